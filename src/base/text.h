@@ -1,0 +1,21 @@
+// Small helpers on text that several folders need.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace swiattn {
+
+// Whether the bytes are well-formed UTF-8 (no surrogates, no overlong forms, nothing past
+// U+10FFFF).
+bool is_valid_utf8(std::string_view bytes);
+
+// The candidate with the smallest edit distance to `word`, or "" when none is near enough for a
+// "did you mean" (more than a third of the letters differ).
+std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
+
+// Shell-like glob of a whole text: * any run, ? one character.
+bool glob_matches(std::string_view pattern, std::string_view text);
+
+}  // namespace swiattn

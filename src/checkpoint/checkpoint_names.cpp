@@ -1,0 +1,74 @@
+#include "checkpoint/checkpoint_names.h"
+
+#include <charconv>
+#include <random>
+
+#include "base/error.h"
+#include "checkpoint/manifest.h"
+
+namespace swiattn {
+namespace {
+
+constexpr std::string_view kTemporary = ".tmp.";
+
+std::string random_digits() {
+  std::random_device device;
+  std::string digits;
+  for (int word = 0; word < 4; ++word) digits += fmt::format("{:08x}", device());
+  return digits;
+}
+
+bool exists(const std::string& path) { return file_exists(path) || folder_exists(path); }
+
+}  // namespace
+
+std::string checkpoint_folder_name(int64_t step) { return fmt::format("step-{:08}", step); }
+
+std::optional<int64_t> step_of_folder_name(std::string_view name) {
+  constexpr std::string_view kPrefix = "step-";
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  const std::string_view digits = name.substr(kPrefix.size());
+  int64_t step = -1;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), step);
+  if (error != std::errc() || step < 0 || checkpoint_folder_name(step) != name) {
+    return std::nullopt;
+  }
+  return step;
+}
+
+std::string temporary_name(int64_t step) {
+  return fmt::format("{}{}{}", checkpoint_folder_name(step), kTemporary, random_digits());
+}
+
+bool is_temporary_name(std::string_view name) {
+  const size_t at = name.find(kTemporary);
+  return at != std::string_view::npos && step_of_folder_name(name.substr(0, at)).has_value();
+}
+
+std::string path_of_manifest(const std::string& checkpoint_folder) {
+  return fmt::format("{}/{}", checkpoint_folder, kManifestName);
+}
+
+void set_aside(FileSystem& files, Log& log, const std::string& parent, const std::string& name,
+               std::string_view kind, std::string_view reason) {
+  std::string aside = fmt::format("{}.{}", name, kind);
+  for (int i = 2; exists(parent + "/" + aside); ++i) aside = fmt::format("{}.{}-{}", name, kind, i);
+  log.warning("{} The checkpoint is kept as {}/{}.", reason, parent, aside);
+  try {
+    files.rename(parent + "/" + name, parent + "/" + aside);
+    files.sync_folder(parent);
+  } catch (const FileError& error) {
+    log.warning("{}", error.what());
+  }
+}
+
+void point_latest_at(FileSystem& files, Log& log, const std::string& parent,
+                     const std::string& name) {
+  try {
+    write_file_atomically(files, parent + "/LATEST", name + "\n");
+  } catch (const FileError& error) {
+    log.warning("{} The file LATEST may name an older checkpoint.", error.what());
+  }
+}
+
+}  // namespace swiattn

@@ -1,0 +1,82 @@
+#include "ops/linear_cross_entropy.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "ops/linear.h"
+#include "ops/numeric.h"
+
+namespace swiattn::reference {
+namespace {
+
+// Rows a chunk: some 16 million logits, 64 MiB in float32.
+int64_t chunk_rows(int64_t vocab_size) {
+  return std::max<int64_t>(16, (int64_t{1} << 24) / vocab_size);
+}
+
+struct Chunk {
+  at::Tensor logits;    // [n, V] accumulation type
+  at::Tensor logsumexp;  // [n, 1]
+  at::Tensor counted;   // [n] bool
+  at::Tensor index;     // [n, 1] int64, 0 where ignored
+  at::Tensor nll;       // [n]
+};
+
+Chunk evaluate(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets) {
+  Chunk chunk;
+  chunk.logits = at::linear(hidden, weight).to(accumulation_type(hidden.scalar_type()));
+  chunk.logsumexp = at::logsumexp(chunk.logits, {1}, true);
+  chunk.counted = targets >= 0;
+  chunk.index = targets.clamp_min(0).unsqueeze(1);
+  chunk.nll = (chunk.logsumexp - chunk.logits.gather(1, chunk.index)).squeeze(1) * chunk.counted;
+  return chunk;
+}
+
+}  // namespace
+
+at::Tensor linear_cross_entropy_forward(const at::Tensor& hidden, const at::Tensor& weight,
+                                        const at::Tensor& targets) {
+  const int64_t tokens = hidden.size(0);
+  const int64_t rows = chunk_rows(weight.size(0));
+  at::Tensor nll = at::empty({tokens}, hidden.options().dtype(accumulation_type(hidden.scalar_type())));
+  for (int64_t begin = 0; begin < tokens; begin += rows) {
+    const int64_t count = std::min(rows, tokens - begin);
+    nll.narrow(0, begin, count)
+        .copy_(evaluate(hidden.narrow(0, begin, count), weight, targets.narrow(0, begin, count)).nll);
+  }
+  return nll;
+}
+
+LinearCrossEntropyOutput linear_cross_entropy_train(const at::Tensor& hidden,
+                                                    const at::Tensor& weight,
+                                                    const at::Tensor& targets,
+                                                    const at::Tensor& grad_weight,
+                                                    const NllWeight& nll_weight) {
+  const int64_t tokens = hidden.size(0);
+  const int64_t rows = chunk_rows(weight.size(0));
+  LinearCrossEntropyOutput out;
+  out.nll = at::empty({tokens}, hidden.options().dtype(accumulation_type(hidden.scalar_type())));
+  out.grad_hidden = at::empty_like(hidden);
+  for (int64_t begin = 0; begin < tokens; begin += rows) {
+    const int64_t count = std::min(rows, tokens - begin);
+    const at::Tensor hidden_chunk = hidden.narrow(0, begin, count);
+    Chunk chunk = evaluate(hidden_chunk, weight, targets.narrow(0, begin, count));
+    out.nll.narrow(0, begin, count).copy_(chunk.nll);
+
+    // dnll/dlogits = softmax - onehot, times the token's weight; nothing where ignored.
+    at::Tensor scale = chunk.counted.to(chunk.nll.scalar_type());
+    if (nll_weight) scale = scale * nll_weight(chunk.nll, begin);
+    at::Tensor grad = chunk.logits.sub_(chunk.logsumexp).exp_();
+    grad.scatter_add_(1, chunk.index, at::full_like(chunk.index, -1, grad.options()));
+    grad.mul_(scale.unsqueeze(1));
+    grad = grad.to(hidden.scalar_type());
+
+    at::Tensor grad_hidden = out.grad_hidden.narrow(0, begin, count);
+    at::mm_out(grad_hidden, grad, weight);
+    if (grad_weight.defined()) accumulate_weight_gradient(grad, hidden_chunk, grad_weight);
+  }
+  return out;
+}
+
+}  // namespace swiattn::reference

@@ -1,0 +1,26 @@
+#include "ops/operations.h"
+
+namespace swiattn {
+
+const Operations& reference_operations() {
+  static constexpr Operations kTable = {
+      .name = "reference",
+      .embedding_forward = reference::embedding_forward,
+      .embedding_backward = reference::embedding_backward,
+      .rms_norm_forward = reference::rms_norm_forward,
+      .rms_norm_backward = reference::rms_norm_backward,
+      .linear_forward = reference::linear_forward,
+      .linear_backward = reference::linear_backward,
+      .apply_rotary = reference::apply_rotary,
+      .swiglu_forward = reference::swiglu_forward,
+      .swiglu_backward = reference::swiglu_backward,
+      .router_forward = reference::router_forward,
+      .router_backward = reference::router_backward,
+      .regularizer_gamma = reference::regularizer_gamma,
+      .linear_cross_entropy_forward = reference::linear_cross_entropy_forward,
+      .linear_cross_entropy_train = reference::linear_cross_entropy_train,
+  };
+  return kTable;
+}
+
+}  // namespace swiattn

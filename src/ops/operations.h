@@ -1,0 +1,36 @@
+// The one table through which layers reach their operations. `reference` is plain ATen, runs on any
+// device and in float64, and is what every other implementation is judged by.
+#pragma once
+
+#include "ops/embedding.h"
+#include "ops/linear.h"
+#include "ops/linear_cross_entropy.h"
+#include "ops/regularizer_gamma.h"
+#include "ops/rms_norm.h"
+#include "ops/rotary.h"
+#include "ops/router.h"
+#include "ops/swiglu.h"
+
+namespace swiattn {
+
+struct Operations {
+  const char* name;
+  EmbeddingForward* embedding_forward;
+  EmbeddingBackward* embedding_backward;
+  RmsNormForward* rms_norm_forward;
+  RmsNormBackward* rms_norm_backward;
+  LinearForward* linear_forward;
+  LinearBackward* linear_backward;
+  ApplyRotary* apply_rotary;
+  SwigluForward* swiglu_forward;
+  SwigluBackward* swiglu_backward;
+  RouterForward* router_forward;
+  RouterBackward* router_backward;
+  RegularizerGamma* regularizer_gamma;
+  LinearCrossEntropyForward* linear_cross_entropy_forward;
+  LinearCrossEntropyTrain* linear_cross_entropy_train;
+};
+
+const Operations& reference_operations();
+
+}  // namespace swiattn

@@ -1,0 +1,36 @@
+// Residual addition and RMSNorm, which read the same row: x' = x + delta, y = x' / rms(x') * w.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace swiattn {
+
+struct RmsNormOutput {
+  at::Tensor residual;         // x' = x + delta, [T, d], the type of x
+  at::Tensor normed;           // y, [T, d], the type of x
+  at::Tensor inverse_rms;  // 1 / sqrt(mean(x'^2) + eps), [T], accumulation type
+};
+
+// `delta` may be undefined: then x' is x itself. The mean is taken in float32, the normalised row is
+// rounded to the type of x and then multiplied by the weight, as transformers does it.
+using RmsNormForward = RmsNormOutput(const at::Tensor& x,       // [T, d]
+                                     const at::Tensor& delta,   // [T, d] or undefined
+                                     const at::Tensor& weight,  // [d], the type of x
+                                     double eps);
+
+// Returns dL/dx' = grad_residual + the gradient through the norm; dL/ddelta is the same tensor.
+// `grad_residual` may be undefined (nothing else reads x'). The weight's gradient is added to
+// `grad_weight` unless that is undefined (a frozen weight).
+using RmsNormBackward = at::Tensor(const at::Tensor& grad_normed,    // [T, d]
+                                   const at::Tensor& grad_residual,  // [T, d] or undefined
+                                   const at::Tensor& residual,       // [T, d] saved
+                                   const at::Tensor& weight,         // [d]
+                                   const at::Tensor& inverse_rms,    // [T] saved
+                                   const at::Tensor& grad_weight);   // [d] accumulation type
+
+namespace reference {
+RmsNormForward rms_norm_forward;
+RmsNormBackward rms_norm_backward;
+}  // namespace reference
+
+}  // namespace swiattn
