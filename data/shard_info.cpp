@@ -2,6 +2,8 @@
 
 #include <limits>
 
+#include "base/error.h"
+#include "base/file_system.h"
 #include "base/json.h"
 
 namespace swiattn {
@@ -42,6 +44,37 @@ ShardInfo read_shard_info(const std::string& path) {
   if (root.has("documents")) info.documents = root["documents"].integer(0, kMostTokens);
   if (root.has("payload_hash")) info.payload_hash = root["payload_hash"].string();
   return info;
+}
+
+ShardInfo read_side_file(const std::string& prefix) {
+  const std::string path = prefix + ".json";
+  return file_exists(path) ? read_shard_info(path) : ShardInfo{};
+}
+
+void check_side_file(const ShardInfo& info, const std::string& prefix, TokenType type,
+                     int64_t tokens, std::optional<int64_t> documents) {
+  const auto refuse = [&prefix](std::string_view key, const auto& told, const auto& found) {
+    fail(ExitCode::kData,
+         "{0}.json: {1} is {2}, but the shard has {3}. The side file belongs to another shard, or "
+         "'{0}.bin' was truncated or changed. Write the shard anew, or remove the side file.",
+         prefix, key, told, found);
+  };
+  if (info.token_type && *info.token_type != type) {
+    refuse("token_type", token_type_name(*info.token_type), token_type_name(type));
+  }
+  if (info.tokens && *info.tokens != tokens) refuse("tokens", *info.tokens, tokens);
+  if (info.documents && documents && *info.documents != *documents) {
+    refuse("documents", *info.documents, *documents);
+  }
+}
+
+void require_tokenizer(const ShardInfo& info, const std::string& shard,
+                       const std::string& tokenizer_hash) {
+  if (info.tokenizer_hash.empty() || info.tokenizer_hash == tokenizer_hash) return;
+  fail(ExitCode::kData,
+       "{}: its tokens were made by the tokenizer '{}' ({}), not by the one that is to read them ({}). "
+       "Tokenize the text with the right tokenizer.",
+       shard, info.tokenizer_name, info.tokenizer_hash, tokenizer_hash);
 }
 
 }  // namespace swiattn

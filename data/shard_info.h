@@ -31,4 +31,16 @@ std::string format_shard_info(const ShardInfo& info);
 // or is out of its range.
 ShardInfo read_shard_info(const std::string& path);
 
+// The side file of the shard PREFIX.bin, or an empty ShardInfo when there is none.
+ShardInfo read_side_file(const std::string& prefix);
+
+// Throws Error{kData} when the side file tells another type, token count or document count than the
+// shard has: then it belongs to another shard.
+void check_side_file(const ShardInfo& info, const std::string& prefix, TokenType type,
+                     int64_t tokens, std::optional<int64_t> documents);
+
+// Throws Error{kData} naming the shard when its side file names another tokenizer than this hash.
+void require_tokenizer(const ShardInfo& info, const std::string& shard,
+                       const std::string& tokenizer_hash);
+
 }  // namespace swiattn

@@ -24,7 +24,7 @@ std::optional<TokenType> token_type_of_megatron_code(uint8_t code);     // nothi
 // becomes the nearest int32, which lies outside every vocabulary.
 void decode_tokens(TokenType type, const std::byte* bytes, std::span<int32_t> out);
 
-// The inverse, for ids that the type holds.
+// The inverse, for kU16 and kI32, the types that we write.
 void encode_tokens(TokenType type, std::span<const int32_t> ids, std::byte* bytes);
 
 }  // namespace swiattn

@@ -3,8 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -47,14 +47,18 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-// A tensor to be written: its description and where its bytes are in memory (or a function that
-// fills a buffer, so that a conversion never needs a second copy of the model).
+// A tensor to be written: its description and where its bytes come from.
 struct TensorSource {
   std::string name;
   TensorType type = TensorType::kF32;
   std::vector<int64_t> shape;
   const void* data = nullptr;  // row-major, byte_size(type) * elements bytes; borrowed
+  // Used when `data` is null: fills `block` with the bytes from `offset` on (a multiple of
+  // kWriteBlock), so that a conversion never needs a second copy of the model.
+  std::function<void(uint64_t offset, std::span<std::byte> block)> fill = nullptr;
 };
+
+inline constexpr uint64_t kWriteBlock = 8 << 20;  // bytes per call of TensorSource::fill
 
 struct WrittenFile {
   uint64_t bytes = 0;

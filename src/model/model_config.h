@@ -59,11 +59,15 @@ struct ModelConfig {
   int64_t parameter_count(bool with_router) const;
 };
 
-// Reads a config.json (transformers 4 or 5 keys; model_type may be one of the four or "swiattn_" and
-// one of the four). Throws Error{kCheckpoint} naming file and key for a missing or impossible value,
-// an architecture not supported, or a feature that would change the mathematics and is not
+// Reads a config.json (transformers 4 or 5 keys; model_type may be one of the four or "swiattn_"
+// and one of the four). Throws Error{kCheckpoint} naming file and key for a missing or impossible
+// value, an architecture not supported, or a feature that would change the mathematics and is not
 // implemented (per-layer sliding windows, MLP biases, other activations, partial rotary, MoE …).
 ModelConfig parse_model_config(const Json& json, const std::string& source_name);
 ModelConfig read_model_config(const std::string& path);  // of a config.json file
+
+// Changes the rotary frequencies of `config` to `scaling` and the longest context with them, to
+// original_length * factor. An original_length of 0 means the config's max_positions.
+void extend_context(ModelConfig& config, RopeScaling scaling);
 
 }  // namespace swiattn

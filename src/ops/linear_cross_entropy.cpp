@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "ops/linear.h"
-#include "ops/numeric.h"
+#include "parallel/accumulation_type.h"
 
 namespace swiattn::reference {
 namespace {

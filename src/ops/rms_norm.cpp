@@ -2,7 +2,7 @@
 
 #include <ATen/ATen.h>
 
-#include "ops/numeric.h"
+#include "parallel/accumulation_type.h"
 
 namespace swiattn::reference {
 

@@ -39,7 +39,8 @@ class FaultFileSystem::File : public WritableFile {
 
   void append(const void* bytes, size_t count) override {
     const std::lock_guard lock(files_.mutex_);
-    const bool cut_short = files_.count_call(path_);
+    const bool cut_short = files_.count_append(path_);
+    files_.remember_contents(path_);
     file_->append(bytes, cut_short ? count / 2 : count);
     if (cut_short) files_.fail_now(path_);
   }
@@ -80,7 +81,11 @@ bool FaultFileSystem::triggered() const {
   return fault_call_ > 0 && calls_ >= fault_call_;
 }
 
-bool FaultFileSystem::count_call(const std::string& path) {
+void FaultFileSystem::count_call(const std::string& path) {
+  if (count_append(path)) fail_now(path);
+}
+
+bool FaultFileSystem::count_append(const std::string& path) {
   ++calls_;
   if (fault_call_ == 0 || calls_ < fault_call_) return false;
   const bool lasting = fault_ == Fault::kLasting || fault_ == Fault::kPowerCut;

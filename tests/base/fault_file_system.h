@@ -20,7 +20,7 @@ class FaultFileSystem : public FileSystem {
   enum class Fault {
     kOnce,        // this call fails and does nothing
     kLasting,     // this call and all after it fail and do nothing: a full or dead disk
-    kShortWrite,  // if this call is an append, half of its bytes are written, then as kOnce
+    kShortWrite,  // if this call is an append, half of its bytes are written; as kOnce otherwise
     kPowerCut,    // as kLasting; lose_unsynced() then shows what a reboot would find
   };
 
@@ -58,8 +58,9 @@ class FaultFileSystem : public FileSystem {
     std::vector<std::string> lost_folders;    // outermost first
   };
 
-  // Counts a call; throws when it is to fail. True: an append must be cut short.
-  bool count_call(const std::string& path);
+  // Count a call and throw when it is to fail. True: the append must be cut short.
+  void count_call(const std::string& path);
+  bool count_append(const std::string& path);
   [[noreturn]] void fail_now(const std::string& path);
   void remember_contents(const std::string& path);
   void move_synced(const std::string& from, const std::string& to);

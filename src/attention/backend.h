@@ -1,0 +1,71 @@
+// How attention is computed: the pieces that SwitchAttention is built from, behind one interface.
+//
+// For query i of a document, NEAR is the keys i-w < j <= i (w of them, its own included), FAR the
+// keys j <= i-w, and FULL both. Attention over FULL is the merge of NEAR and FAR by their
+// log-sum-exps, and the flash backward is additive over subsets of keys when it is given the final
+// output and log-sum-exp; docs/method.md has the derivation.
+//
+// Adding a backend is one file and one line in backend.cpp's table.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attention/document_layout.h"
+
+namespace swiattn {
+
+struct AttentionShape {
+  int64_t heads = 0;     // Hq
+  int64_t kv_heads = 0;  // Hkv
+  int64_t head_dim = 0;  // D
+  int64_t window = 0;    // w
+  double scale = 0.0;    // of the logits, 1 / sqrt(D)
+
+  // Views into the packed projection [T, (Hq + 2 Hkv) D].
+  at::Tensor queries(const at::Tensor& qkv) const;  // [T, Hq, D]
+  at::Tensor keys(const at::Tensor& qkv) const;     // [T, Hkv, D]
+  at::Tensor values(const at::Tensor& qkv) const;   // [T, Hkv, D]
+};
+
+struct Attended {
+  at::Tensor out;        // [T, Hq, D], the type of q
+  at::Tensor logsumexp;  // [Hq, T] natural logarithm, accumulation type, contiguous
+};
+
+enum class Band { kNear, kFar, kFull };
+
+// All tensors lie on one device; qkv is [T, (Hq + 2 Hkv) D] with rotary positions applied.
+class AttentionBackend {
+ public:
+  virtual ~AttentionBackend() = default;
+  virtual const char* name() const = 0;
+
+  // Rows without a key of the band (FAR only: the first w of a document) give out 0, logsumexp -inf.
+  virtual Attended forward(Band band, const at::Tensor& qkv, const DocumentLayout& layout,
+                           const AttentionShape& shape) const = 0;
+
+  // The gradient through the keys of one band, given the FINAL output and log-sum-exp of each row.
+  // `rows` [T] bool limits it to the rows it marks (undefined: all); the log-sum-exp of a marked row
+  // must be at least its true one over the band. Adds to `grad_qkv` [T, (Hq + 2 Hkv) D].
+  virtual void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv,
+                        const Attended& final, const at::Tensor& rows,
+                        const DocumentLayout& layout, const AttentionShape& shape,
+                        const at::Tensor& grad_qkv) const = 0;
+};
+
+// `name`: auto | reference | library. Throws Error{kConfiguration} for a name that is not in the
+// table, listing what is.
+std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name,
+                                                         c10::Device device);
+
+// The members of the table.
+std::unique_ptr<AttentionBackend> make_reference_backend();
+std::unique_ptr<AttentionBackend> make_blockwise_backend();  // `library` on a CPU
+std::unique_ptr<AttentionBackend> make_flash_backend();      // `library` on a GPU
+
+}  // namespace swiattn

@@ -1,0 +1,28 @@
+// Where the documents of a packed micro-batch begin and end, in the forms that attention needs.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace swiattn {
+
+// T packed tokens in documents; token t of document [a, b) sees keys a..t. Made once a micro-batch
+// and shared by all layers.
+struct DocumentLayout {
+  std::vector<int32_t> starts;  // [documents + 1], 0 first, T last
+  int64_t tokens = 0;           // T
+  int64_t longest = 0;          // tokens of the longest document
+  at::Tensor starts_device;     // `starts` as int32 on the device
+  at::Tensor position;          // [T] int64: index in the document, so that position + 1 keys are visible
+
+  int64_t documents() const { return static_cast<int64_t>(starts.size()) - 1; }
+  // The common length of all documents, or 0 when they differ: then views of [B, S] serve.
+  int64_t uniform_length() const;
+};
+
+DocumentLayout make_document_layout(std::vector<int32_t> starts, c10::Device device);
+
+}  // namespace swiattn

@@ -1,0 +1,166 @@
+#include "checkpoint/hf_import.h"
+
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <set>
+
+#include "base/check.h"
+#include "base/counter_random.h"
+#include "base/hash.h"
+#include "checkpoint/parallel_ranges.h"
+#include "checkpoint/tensor_conversion.h"
+#include "model/parameter_table.h"
+
+namespace swiattn {
+namespace {
+
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+constexpr const char* kHead = "lm_head.weight";
+
+// Lets `fill` write a tensor's values in place where the master is float32 in this memory, else
+// into a buffer that is copied over.
+void fill_master(FlatUnit& unit, const Segment& segment,
+                 const std::function<void(std::span<float>)>& fill) {
+  const at::Tensor master = unit.master_view(segment);
+  const bool direct = master.is_cpu() && master.scalar_type() == at::kFloat;
+  const at::Tensor buffer = direct ? master : at::empty(master.sizes(), at::kFloat);
+  fill({buffer.data_ptr<float>(), static_cast<size_t>(buffer.numel())});
+  if (!direct) master.copy_(buffer);
+}
+
+void draw_normal(const std::string& name, uint64_t seed, double std, std::span<float> out) {
+  const uint64_t key = counter_bits({seed, hash_text(name)});
+  parallel_ranges(static_cast<int64_t>(out.size()), 1 << 14, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto index = static_cast<uint64_t>(i);
+      const uint64_t first = mix_bits(key ^ mix_bits(2 * index));
+      const uint64_t second = mix_bits(key ^ mix_bits(2 * index + 1));
+      out[static_cast<size_t>(i)] = static_cast<float>(std * normal_from_bits(first, second));
+    }
+  });
+}
+
+void initialise(FlatUnit& unit, const Segment& segment, double matrix_std,
+                const InitialWeights& initial) {
+  const std::string& name = segment.spec.name;
+  fill_master(unit, segment, [&](std::span<float> out) {
+    switch (segment.spec.role) {
+      case ParameterRole::kMatrix:
+        return draw_normal(name, initial.seed, matrix_std, out);
+      case ParameterRole::kRouter:
+        return draw_normal(name, initial.seed, initial.router_std, out);
+      case ParameterRole::kNorm:
+        return std::fill(out.begin(), out.end(), 1.0F);
+      case ParameterRole::kBias:
+        return std::fill(out.begin(), out.end(), 0.0F);
+    }
+  });
+}
+
+void check_type(const HfFolder::Tensor& tensor) {
+  if (is_float_type(tensor.entry->type)) return;
+  fail(ExitCode::kCheckpoint,
+       "'{}': the tensor {} has the type {}; weights in F32, BF16 or F16 are expected.",
+       tensor.file->path(), tensor.entry->name, to_string(tensor.entry->type));
+}
+
+void load(FlatUnit& unit, const Segment& segment, const HfFolder::Tensor& tensor) {
+  const TensorEntry& entry = *tensor.entry;
+  check_type(tensor);
+  if (entry.shape != segment.spec.shape) {
+    fail(ExitCode::kCheckpoint,
+         "'{}': the tensor {} has the shape [{}], but config.json makes it [{}].",
+         tensor.file->path(), entry.name, fmt::join(entry.shape, ", "),
+         fmt::join(segment.spec.shape, ", "));
+  }
+  fill_master(unit, segment, [&](std::span<float> out) {
+    widen(entry.type, tensor.data().data(), out);
+    if (const auto index = first_nonfinite(out)) {
+      fail(ExitCode::kCheckpoint,
+           "'{}': the tensor {} has {} at its element {}: weights must be finite.",
+           tensor.file->path(), entry.name, out[static_cast<size_t>(*index)], *index);
+    }
+  });
+}
+
+// Some files hold the tied head as well. One that differs would silently be lost.
+void check_tied_head(const HfFolder& folder, const HfFolder::Tensor& head) {
+  const HfFolder::Tensor* embedding = folder.find(kEmbedding);
+  const bool equal =
+      embedding != nullptr && head.entry->type == embedding->entry->type &&
+      head.entry->shape == embedding->entry->shape &&
+      std::memcmp(head.data().data(), embedding->data().data(), head.entry->bytes) == 0;
+  if (!equal) {
+    fail(ExitCode::kCheckpoint,
+         "'{}': the tensor {} differs from {}, yet config.json ties them (tie_word_embeddings is "
+         "true). Remove the tensor or set tie_word_embeddings to false.",
+         head.file->path(), kHead, kEmbedding);
+  }
+}
+
+bool is_rotary_buffer(const std::string& name) {
+  return name.ends_with("rotary_emb.inv_freq") || name.ends_with("rotary_emb.cos_cached") ||
+         name.ends_with("rotary_emb.sin_cached");
+}
+
+void check_unknown(const HfFolder& folder, const std::set<std::string>& known) {
+  for (const auto& [name, tensor] : folder.tensors()) {
+    if (known.contains(name) || is_rotary_buffer(name)) continue;
+    if (name == kHead && folder.config().tied_embeddings) {
+      check_tied_head(folder, tensor);
+      continue;
+    }
+    fail(ExitCode::kCheckpoint,
+         "'{}': the tensor {} does not belong to a {} model of {} layers; loading without it would "
+         "change the model.",
+         tensor.file->path(), name, to_string(folder.config().architecture),
+         folder.config().layers);
+  }
+}
+
+}  // namespace
+
+ImportReport load_weights(const HfFolder& folder, FlatParameters& parameters,
+                          const InitialWeights& initial) {
+  ImportReport report;
+  std::set<std::string> known;
+  for (FlatUnit& unit : parameters.units()) {
+    for (const Segment& segment : unit.segments) known.insert(segment.spec.name);
+  }
+  const int64_t layers = folder.config().layers;
+  for (int64_t layer = 0; layer < layers; ++layer) known.insert(router_name(layer));
+  check_unknown(folder, known);
+  for (FlatUnit& unit : parameters.units()) {
+    for (const Segment& segment : unit.segments) {
+      const std::string& name = segment.spec.name;
+      const HfFolder::Tensor* tensor = folder.find(name);
+      if (tensor != nullptr) {
+        load(unit, segment, *tensor);
+        report.tensors += 1;
+        report.parameters += segment.spec.numel();
+      } else if (segment.spec.role == ParameterRole::kRouter) {
+        initialise(unit, segment, 0.0, initial);
+        report.initialised.push_back(name);
+      } else {
+        fail(ExitCode::kCheckpoint, "'{}' has no tensor {}, which config.json calls for.",
+             folder.path(), name);
+      }
+    }
+  }
+  return report;
+}
+
+void initialise_weights(FlatParameters& parameters, const ModelConfig& config,
+                        const InitialWeights& initial) {
+  for (FlatUnit& unit : parameters.units()) {
+    for (const Segment& segment : unit.segments) {
+      initialise(unit, segment, config.initializer_range, initial);
+    }
+  }
+}
+
+}  // namespace swiattn

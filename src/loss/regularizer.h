@@ -1,0 +1,32 @@
+// The efficiency regularizers by name (docs/method.md, section 3).
+#pragma once
+
+#include <string>
+
+#include "ops/regularizer_gamma.h"
+
+namespace swiattn {
+
+enum class RegularizerKind {
+  kAdaptive,        // gamma / (eps + NLL + alpha * disagreement): the paper's
+  kConstant,        // gamma
+  kNoNll,           // gamma / (eps + alpha * disagreement)
+  kNoDisagreement,  // gamma / (eps + NLL)
+  kTargetRatio,     // as kAdaptive, with a gamma that a controller moves
+  kNone,
+};
+
+struct RegularizerSettings {
+  RegularizerKind kind = RegularizerKind::kAdaptive;
+  double gamma = 1e-3;
+  double eps = 0.1;
+  double alpha = 100.0;
+};
+
+GammaCoefficients gamma_coefficients(const RegularizerSettings& settings);
+
+// The controller of kTargetRatio: the gamma for the next step, gamma * exp(0.05 (ratio - target) /
+// target), where `ratio` is the full ratio of the step just done.
+double next_gamma(double gamma, double ratio, double target);
+
+}  // namespace swiattn

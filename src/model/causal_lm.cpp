@@ -1,0 +1,138 @@
+#include "model/causal_lm.h"
+
+#include <ATen/ATen.h>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+
+namespace swiattn {
+
+CausalLm::CausalLm(const ModelConfig& config, CausalLmOptions options, FlatParameters& parameters,
+                   const Operations& operations, std::unique_ptr<AttentionBackend> backend)
+    : config_(config),
+      options_(std::move(options)),
+      parameters_(parameters),
+      ops_(operations),
+      backend_(std::move(backend)),
+      frequencies_(rotary_frequencies(config_)) {
+  SWIATTN_CHECK(static_cast<int64_t>(options_.attention.size()) == config_.layers,
+                "{} layers but {} kinds of attention", config_.layers, options_.attention.size());
+  for (int64_t i = 0; i < config_.layers; ++i) {
+    layers_.emplace_back(config_, i, options_.attention[static_cast<size_t>(i)], options_.window,
+                         options_.gate, options_.objective,
+                         parameters_.unit(fmt::format("layer.{}", i)), ops_, *backend_);
+  }
+}
+
+MicroBatch CausalLm::prepare(const PackedTokens& packed) const {
+  return make_micro_batch(packed, frequencies_, parameters_.compute_type(), parameters_.device());
+}
+
+MicroBatchResult CausalLm::train(const MicroBatch& batch) {
+  const Activations activations = forward(batch);
+  const LinearCrossEntropyOutput loss = head(batch, activations);
+  MicroBatchResult result{loss.nll, empty_statistics()};
+  backward(batch, activations, loss, result.statistics);
+  return result;
+}
+
+Activations CausalLm::forward(const MicroBatch& batch) const {
+  Activations activations;
+  activations.layers.resize(layers_.size());
+  ResidualStream stream{
+      ops_.embedding_forward(parameters_.unit("embedding").group_compute("embed"), batch.ids), {}};
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    stream = layers_[i].forward(stream, batch, activations.layers[i]);
+  }
+  activations.final_norm =
+      ops_.rms_norm_forward(stream.residual, stream.delta,
+                            parameters_.unit("head").group_compute("norm"), config_.rms_norm_eps);
+  return activations;
+}
+
+LinearCrossEntropyOutput CausalLm::head(const MicroBatch& batch,
+                                        const Activations& activations) const {
+  return ops_.linear_cross_entropy_train(
+      activations.final_norm.normed, head_unit().group_compute(head_group()), batch.targets,
+      head_unit().group_gradient(head_group()), nll_weight(batch, activations));
+}
+
+void CausalLm::backward(const MicroBatch& batch, const Activations& activations,
+                        const LinearCrossEntropyOutput& loss, const at::Tensor& statistics) const {
+  FlatUnit& norm = parameters_.unit("head");
+  at::Tensor grad = ops_.rms_norm_backward(
+      loss.grad_hidden, {}, activations.final_norm.residual, norm.group_compute("norm"),
+      activations.final_norm.inverse_rms, norm.group_gradient("norm"));
+  for (size_t i = layers_.size(); i-- > 0;) {
+    const at::Tensor row = statistics[static_cast<int64_t>(i)];
+    row.copy_(layers_[i].statistics(batch, activations.layers[i]));
+    grad = layers_[i].backward(grad, batch, activations.layers[i], loss.nll, row);
+  }
+  const at::Tensor grad_table = parameters_.unit("embedding").group_gradient("embed");
+  if (grad_table.defined()) ops_.embedding_backward(grad, batch.ids, grad_table);
+}
+
+// Where gamma is not detached, the objective depends on NLL_t also through every layer's gamma_t:
+// d/dNLL_t = 1 + 1/L sum_l softplus(s) * dgamma/dNLL, with dgamma/dNLL = -gamma^2 / base * weight.
+NllWeight CausalLm::nll_weight(const MicroBatch& batch, const Activations& activations) const {
+  const GammaCoefficients& gamma = options_.objective.gamma;
+  if (options_.objective.detach_gamma || !gamma.active() || gamma.constant) return {};
+  return [&, gamma](const at::Tensor& nll, int64_t begin) {
+    at::Tensor weight = at::ones_like(nll);
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      if (!layers_[i].has_router()) continue;
+      const LayerSaved& saved = activations.layers[i];
+      const RegularizerTerms terms = ops_.regularizer_gamma(
+          gamma, saved.logits.narrow(0, begin, nll.size(0)), nll,
+          saved.attention.disagreement.narrow(0, begin, nll.size(0)),
+          batch.counted.narrow(0, begin, nll.size(0)));
+      weight.add_(terms.value * terms.gamma,
+                  -gamma.nll_weight / (gamma.base * static_cast<double>(config_.layers)));
+    }
+    return weight;
+  };
+}
+
+at::Tensor CausalLm::final_hidden(const MicroBatch& batch, const at::Tensor& statistics,
+                                  std::vector<at::Tensor>* routes) const {
+  ResidualStream stream{
+      ops_.embedding_forward(parameters_.unit("embedding").group_compute("embed"), batch.ids), {}};
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    LayerSaved scratch;
+    stream = layers_[i].forward(stream, batch, scratch);
+    if (statistics.defined()) {
+      statistics[static_cast<int64_t>(i)].copy_(layers_[i].statistics(batch, scratch));
+    }
+    if (routes != nullptr) routes->push_back(layers_[i].route(batch, scratch));
+  }
+  return ops_
+      .rms_norm_forward(stream.residual, stream.delta,
+                        parameters_.unit("head").group_compute("norm"), config_.rms_norm_eps)
+      .normed;
+}
+
+MicroBatchResult CausalLm::evaluate(const MicroBatch& batch, std::vector<at::Tensor>* routes) const {
+  MicroBatchResult result;
+  result.statistics = empty_statistics();
+  const at::Tensor hidden = final_hidden(batch, result.statistics, routes);
+  result.nll = ops_.linear_cross_entropy_forward(
+      hidden, head_unit().group_compute(head_group()), batch.targets);
+  return result;
+}
+
+at::Tensor CausalLm::logits(const MicroBatch& batch) const {
+  return ops_.linear_forward(final_hidden(batch, {}, nullptr),
+                             head_unit().group_compute(head_group()), {});
+}
+
+at::Tensor CausalLm::empty_statistics() const {
+  return at::zeros({config_.layers, RoutingStatistics::kColumns},
+                   at::TensorOptions().dtype(at::kDouble).device(parameters_.device()));
+}
+
+FlatUnit& CausalLm::head_unit() const {
+  return parameters_.unit(config_.tied_embeddings ? "embedding" : "head");
+}
+
+}  // namespace swiattn

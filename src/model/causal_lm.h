@@ -1,0 +1,83 @@
+// The whole model: embedding, decoder layers, final norm and head, over flat parameters.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "model/decoder_layer.h"
+#include "model/gate.h"
+#include "model/micro_batch.h"
+#include "model/model_config.h"
+#include "model/rope_frequencies.h"
+
+namespace swiattn {
+
+// How the layers attend and what training adds to the loss.
+struct CausalLmOptions {
+  std::vector<LayerAttention> attention;  // one a layer
+  int64_t window = 0;                     // w; unused when every layer is full
+  Gate gate;
+  Objective objective;
+};
+
+// What a forward leaves for the backward.
+struct Activations {
+  std::vector<LayerSaved> layers;
+  RmsNormOutput final_norm;
+};
+
+// What a micro-batch gave, still on the device.
+struct MicroBatchResult {
+  at::Tensor nll;         // [T], 0 where the target is ignored
+  at::Tensor statistics;  // [layers, RoutingStatistics::kColumns] float64
+};
+
+class CausalLm {
+ public:
+  // Borrows `parameters` (units as of parameter_table()), which must outlive the model.
+  CausalLm(const ModelConfig& config, CausalLmOptions options, FlatParameters& parameters,
+           const Operations& operations, std::unique_ptr<AttentionBackend> backend);
+
+  MicroBatch prepare(const PackedTokens& packed) const;
+
+  // Forward and backward of the SUMS over this micro-batch,
+  //   sum_t NLL_t + 1/L sum_l sum_t gamma softplus(s),
+  // added to the parameters' gradients; dividing by the global number of counted tokens is the
+  // optimizer's (docs/method.md, section 3).
+  MicroBatchResult train(const MicroBatch& batch);
+
+  // Forward only. `routes`, if given, receives every layer's [T] bool.
+  MicroBatchResult evaluate(const MicroBatch& batch, std::vector<at::Tensor>* routes = nullptr) const;
+
+  at::Tensor logits(const MicroBatch& batch) const;  // [T, V], the compute type
+
+  const ModelConfig& config() const { return config_; }
+  const CausalLmOptions& options() const { return options_; }
+  const AttentionBackend& backend() const { return *backend_; }
+  const Operations& operations() const { return ops_; }
+
+ private:
+  Activations forward(const MicroBatch& batch) const;
+  LinearCrossEntropyOutput head(const MicroBatch& batch, const Activations& activations) const;
+  void backward(const MicroBatch& batch, const Activations& activations,
+                const LinearCrossEntropyOutput& loss, const at::Tensor& statistics) const;
+  // The stream through all layers without keeping what a backward would need.
+  at::Tensor final_hidden(const MicroBatch& batch, const at::Tensor& statistics,
+                          std::vector<at::Tensor>* routes) const;
+  NllWeight nll_weight(const MicroBatch& batch, const Activations& activations) const;
+  at::Tensor empty_statistics() const;
+  FlatUnit& head_unit() const;
+  const char* head_group() const { return config_.tied_embeddings ? "embed" : "lm_head"; }
+
+  ModelConfig config_;
+  CausalLmOptions options_;
+  FlatParameters& parameters_;
+  const Operations& ops_;
+  std::unique_ptr<AttentionBackend> backend_;
+  RotaryFrequencies frequencies_;
+  std::vector<DecoderLayer> layers_;
+};
+
+}  // namespace swiattn

@@ -1,0 +1,192 @@
+#include "model/decoder_layer.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+namespace swiattn {
+
+DecoderLayer::DecoderLayer(const ModelConfig& config, int64_t index, LayerAttention attention,
+                           int64_t window, const Gate& gate, const Objective& objective,
+                           FlatUnit& unit, const Operations& operations,
+                           const AttentionBackend& backend)
+    : index_(index),
+      attention_(attention),
+      shape_{config.heads, config.kv_heads, config.head_dim, window,
+             1.0 / std::sqrt(static_cast<double>(config.head_dim))},
+      eps_(config.rms_norm_eps),
+      layers_(config.layers),
+      qk_norm_(config.qk_norm),
+      qkv_bias_(config.qkv_bias),
+      gate_(gate),
+      objective_(objective),
+      unit_(unit),
+      ops_(operations),
+      backend_(backend) {}
+
+ResidualStream DecoderLayer::forward(const ResidualStream& in, const MicroBatch& batch,
+                                     LayerSaved& saved) const {
+  saved.input_norm = ops_.rms_norm_forward(in.residual, in.delta, unit_.group_compute("input_norm"), eps_);
+  const at::Tensor& hidden = saved.input_norm.normed;
+  if (has_router()) {
+    saved.logits = ops_.router_forward(hidden, unit_.group_master("router").flatten());
+  }
+  saved.qkv = project_qkv(hidden, batch, saved);
+  const at::Tensor attended = attend(batch, saved).flatten(1);
+  const at::Tensor attention_delta = ops_.linear_forward(attended, unit_.group_compute("o"), {});
+
+  saved.post_norm = ops_.rms_norm_forward(saved.input_norm.residual, attention_delta,
+                                          unit_.group_compute("post_norm"), eps_);
+  saved.gate_up = ops_.linear_forward(saved.post_norm.normed, unit_.group_compute("gate_up"), {});
+  const at::Tensor activated = ops_.swiglu_forward(saved.gate_up);
+  return {saved.post_norm.residual, ops_.linear_forward(activated, unit_.group_compute("down"), {})};
+}
+
+at::Tensor DecoderLayer::backward(const at::Tensor& grad, const MicroBatch& batch,
+                                  const LayerSaved& saved, const at::Tensor& nll,
+                                  const at::Tensor& statistics) const {
+  // FFN
+  const at::Tensor activated = ops_.swiglu_forward(saved.gate_up);
+  const at::Tensor grad_activated = ops_.linear_backward(
+      grad, activated, unit_.group_compute("down"), unit_.group_gradient("down"), {});
+  const at::Tensor grad_post = ops_.linear_backward(
+      ops_.swiglu_backward(grad_activated, saved.gate_up), saved.post_norm.normed,
+      unit_.group_compute("gate_up"), unit_.group_gradient("gate_up"), {});
+  const at::Tensor grad_middle = ops_.rms_norm_backward(
+      grad_post, grad, saved.post_norm.residual, unit_.group_compute("post_norm"),
+      saved.post_norm.inverse_rms, unit_.group_gradient("post_norm"));
+
+  // Attention
+  const at::Tensor grad_out = ops_.linear_backward(grad_middle, saved.attention.out.flatten(1),
+                                                   unit_.group_compute("o"),
+                                                   unit_.group_gradient("o"), {});
+  RegularizerTerms terms;
+  at::Tensor grad_difference;
+  if (has_router() && objective_.gamma.active()) {
+    terms = regularizer(batch, saved, nll);
+    statistics[RoutingStatistics::kGamma].add_((terms.gamma * batch.counted).sum(at::kDouble));
+    statistics[RoutingStatistics::kRegularizer].add_(terms.value.sum(at::kDouble));
+    if (!objective_.detach_gamma) grad_difference = difference_gradient(terms, saved);
+  }
+  const at::Tensor grad_qkv = at::zeros_like(saved.qkv);
+  const at::Tensor grad_gate = attend_backward(
+      grad_out.view(saved.attention.out.sizes()), grad_difference, batch, saved, grad_qkv);
+  const at::Tensor grad_hidden = project_qkv_backward(grad_qkv, batch, saved);
+
+  // Router: the straight-through gradient of the loss and that of the regularizer.
+  if (has_router()) {
+    const at::Tensor p = saved.logits.sigmoid();
+    at::Tensor grad_logits = grad_gate * p * (1 - p);
+    if (terms.gamma.defined()) grad_logits.add_(terms.grad_logits, 1.0 / static_cast<double>(layers_));
+    at::Tensor grad_router = unit_.group_gradient("router");
+    if (grad_router.defined()) grad_router = grad_router.flatten();
+    ops_.router_backward(grad_logits, saved.input_norm.normed,
+                         unit_.group_master("router").flatten(), grad_hidden, grad_router);
+  }
+  return ops_.rms_norm_backward(grad_hidden, grad_middle, saved.input_norm.residual,
+                                unit_.group_compute("input_norm"), saved.input_norm.inverse_rms,
+                                unit_.group_gradient("input_norm"));
+}
+
+RegularizerTerms DecoderLayer::regularizer(const MicroBatch& batch, const LayerSaved& saved,
+                                           const at::Tensor& nll) const {
+  return ops_.regularizer_gamma(objective_.gamma, saved.logits, nll, saved.attention.disagreement,
+                                batch.counted);
+}
+
+// d(regularizer)/d(o_full - o_swa) where gamma is not detached:
+// value = gamma softplus(s), dgamma/ddisagreement = -gamma^2 / base * weight.
+at::Tensor DecoderLayer::difference_gradient(const RegularizerTerms& terms,
+                                             const LayerSaved& saved) const {
+  if (objective_.gamma.constant) return at::zeros_like(saved.attention.difference);
+  at::Tensor grad = terms.value * terms.gamma *
+                    (-2.0 * objective_.gamma.disagreement_weight /
+                     (objective_.gamma.base * static_cast<double>(layers_)));
+  if (objective_.disagreement == DisagreementReduction::kMean) {
+    grad.div_(static_cast<double>(shape_.heads * shape_.head_dim));
+  }
+  return grad.view({-1, 1, 1}) * saved.attention.difference;
+}
+
+at::Tensor DecoderLayer::project_qkv(const at::Tensor& hidden, const MicroBatch& batch,
+                                     LayerSaved& saved) const {
+  const at::Tensor bias = qkv_bias_ ? unit_.group_compute("qkv_bias") : at::Tensor();
+  at::Tensor qkv = ops_.linear_forward(hidden, unit_.group_compute("qkv"), bias);
+  const at::Tensor q = shape_.queries(qkv);
+  const at::Tensor k = shape_.keys(qkv);
+  if (qk_norm_) {
+    saved.query_norm = ops_.rms_norm_forward(q.reshape({-1, shape_.head_dim}), {},
+                                             unit_.group_compute("q_norm"), eps_);
+    saved.key_norm = ops_.rms_norm_forward(k.reshape({-1, shape_.head_dim}), {},
+                                           unit_.group_compute("k_norm"), eps_);
+    q.copy_(saved.query_norm.normed.view(q.sizes()));
+    k.copy_(saved.key_norm.normed.view(k.sizes()));
+  }
+  ops_.apply_rotary(q, batch.rotary, RotaryDirection::kForward);
+  ops_.apply_rotary(k, batch.rotary, RotaryDirection::kForward);
+  return qkv;
+}
+
+at::Tensor DecoderLayer::project_qkv_backward(const at::Tensor& grad_qkv, const MicroBatch& batch,
+                                              const LayerSaved& saved) const {
+  const at::Tensor grad_q = shape_.queries(grad_qkv);
+  const at::Tensor grad_k = shape_.keys(grad_qkv);
+  ops_.apply_rotary(grad_q, batch.rotary, RotaryDirection::kBackward);
+  ops_.apply_rotary(grad_k, batch.rotary, RotaryDirection::kBackward);
+  if (qk_norm_) {
+    const auto through = [&](const at::Tensor& grad, const RmsNormOutput& norm, const char* group) {
+      grad.copy_(ops_.rms_norm_backward(grad.reshape({-1, shape_.head_dim}), {}, norm.residual,
+                                        unit_.group_compute(group), norm.inverse_rms,
+                                        unit_.group_gradient(group))
+                     .view(grad.sizes()));
+    };
+    through(grad_q, saved.query_norm, "q_norm");
+    through(grad_k, saved.key_norm, "k_norm");
+  }
+  return ops_.linear_backward(grad_qkv, saved.input_norm.normed, unit_.group_compute("qkv"),
+                              unit_.group_gradient("qkv"),
+                              qkv_bias_ ? unit_.group_gradient("qkv_bias") : at::Tensor());
+}
+
+at::Tensor DecoderLayer::attend(const MicroBatch& batch, LayerSaved& saved) const {
+  if (attention_ == LayerAttention::kSwitch) {
+    saved.attention = switch_attention_forward(backend_, saved.qkv,
+                                               gate_.decide(saved.logits, batch, index_),
+                                               batch.layout, shape_, objective_.disagreement);
+  } else {
+    Attended attended = backend_.forward(band(), saved.qkv, batch.layout, shape_);
+    saved.attention.out = std::move(attended.out);
+    saved.attention.logsumexp_near = std::move(attended.logsumexp);
+  }
+  return saved.attention.out;
+}
+
+at::Tensor DecoderLayer::attend_backward(const at::Tensor& grad_out,
+                                         const at::Tensor& grad_difference, const MicroBatch& batch,
+                                         const LayerSaved& saved, const at::Tensor& grad_qkv) const {
+  if (attention_ == LayerAttention::kSwitch) {
+    return switch_attention_backward(backend_, grad_out, grad_difference, saved.qkv, saved.attention,
+                                     batch.layout, shape_, grad_qkv);
+  }
+  backend_.backward(band(), grad_out, saved.qkv,
+                    {saved.attention.out, saved.attention.logsumexp_near}, {}, batch.layout, shape_,
+                    grad_qkv);
+  return {};
+}
+
+Band DecoderLayer::band() const {
+  return attention_ == LayerAttention::kWindow ? Band::kNear : Band::kFull;
+}
+
+at::Tensor DecoderLayer::route(const MicroBatch& batch, const LayerSaved& saved) const {
+  if (attention_ == LayerAttention::kSwitch) return saved.attention.route;
+  return at::full({batch.tokens()}, attention_ == LayerAttention::kFull,
+                  batch.counted.options());
+}
+
+at::Tensor DecoderLayer::statistics(const MicroBatch& batch, const LayerSaved& saved) const {
+  return routing_row(batch, shape_.window, route(batch, saved), saved.logits,
+                     saved.attention.disagreement);
+}
+
+}  // namespace swiattn

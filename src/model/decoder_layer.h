@@ -1,0 +1,96 @@
+// One decoder layer with its router, forward and backward written out (docs/method.md, sections 1
+// to 3): what is saved, recomputed or reduced is visible in one place.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "attention/switch_attention.h"
+#include "model/gate.h"
+#include "model/micro_batch.h"
+#include "model/model_config.h"
+#include "model/routing_statistics.h"
+#include "ops/operations.h"
+#include "parallel/flat_parameters.h"
+
+namespace swiattn {
+
+// The residual stream between layers, its last addition not yet carried out, so that it can be fused
+// with the norm that reads it: the stream is residual + delta.
+struct ResidualStream {
+  at::Tensor residual;  // [T, d]
+  at::Tensor delta;     // [T, d]; undefined: nothing to add
+};
+
+// What a layer's backward needs from its forward.
+struct LayerSaved {
+  RmsNormOutput input_norm;   // stream at the layer's entry, h
+  at::Tensor logits;          // s [T]; undefined without a router
+  at::Tensor qkv;             // [T, (Hq + 2 Hkv) D] after QK-norm and rotary positions
+  RmsNormOutput query_norm;   // Qwen3: rows are (token, head)
+  RmsNormOutput key_norm;
+  SwitchSaved attention;      // of kSwitch; the others fill `attention.out` and `logsumexp_near`
+  RmsNormOutput post_norm;    // stream after attention, its norm
+  at::Tensor gate_up;         // [T, 2F]
+};
+
+// What the objective tells each layer's backward: gamma's coefficients and the per-token NLL that
+// the loss has filled, since the regularizer is known only after the whole forward.
+struct Objective {
+  GammaCoefficients gamma;
+  DisagreementReduction disagreement = DisagreementReduction::kMean;
+  bool detach_gamma = true;
+};
+
+class DecoderLayer {
+ public:
+  // Borrows everything but the shapes; `unit` provides weights and takes gradients.
+  DecoderLayer(const ModelConfig& config, int64_t index, LayerAttention attention, int64_t window,
+               const Gate& gate, const Objective& objective, FlatUnit& unit,
+               const Operations& operations, const AttentionBackend& backend);
+
+  ResidualStream forward(const ResidualStream& in, const MicroBatch& batch, LayerSaved& saved) const;
+
+  // `grad` is the gradient of the stream after this layer; returns that before it. `nll` [T] is the
+  // loss's. Adds the regularizer's sums to `statistics` [kColumns] float64.
+  at::Tensor backward(const at::Tensor& grad, const MicroBatch& batch, const LayerSaved& saved,
+                      const at::Tensor& nll, const at::Tensor& statistics) const;
+
+  LayerAttention attention() const { return attention_; }
+  bool has_router() const { return attention_ == LayerAttention::kSwitch && gate_.has_router(); }
+  // [T] bool: which tokens attended to everything.
+  at::Tensor route(const MicroBatch& batch, const LayerSaved& saved) const;
+  // This layer's row of RoutingStatistics, without the regularizer's columns.
+  at::Tensor statistics(const MicroBatch& batch, const LayerSaved& saved) const;
+  // gamma and the regularizer's value and gradient, token by token; needs a router.
+  RegularizerTerms regularizer(const MicroBatch& batch, const LayerSaved& saved,
+                               const at::Tensor& nll) const;
+
+ private:
+  at::Tensor project_qkv(const at::Tensor& hidden, const MicroBatch& batch, LayerSaved& saved) const;
+  at::Tensor project_qkv_backward(const at::Tensor& grad_qkv, const MicroBatch& batch,
+                                  const LayerSaved& saved) const;
+  Band band() const;  // of a layer without a choice
+  at::Tensor attend(const MicroBatch& batch, LayerSaved& saved) const;
+  // Adds to grad_qkv; returns dL/dgate [T], undefined without a router.
+  at::Tensor attend_backward(const at::Tensor& grad_out, const at::Tensor& grad_difference,
+                             const MicroBatch& batch, const LayerSaved& saved,
+                             const at::Tensor& grad_qkv) const;
+  at::Tensor difference_gradient(const RegularizerTerms& terms, const LayerSaved& saved) const;
+
+  int64_t index_;
+  LayerAttention attention_;
+  AttentionShape shape_;
+  double eps_;
+  int64_t layers_;
+  bool qk_norm_;
+  bool qkv_bias_;
+  const Gate& gate_;
+  const Objective& objective_;
+  FlatUnit& unit_;
+  const Operations& ops_;
+  const AttentionBackend& backend_;
+};
+
+}  // namespace swiattn

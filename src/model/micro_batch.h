@@ -1,0 +1,43 @@
+// One micro-batch on its device, with everything that all layers share.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "attention/document_layout.h"
+#include "model/rope_frequencies.h"
+#include "ops/rotary.h"
+
+namespace swiattn {
+
+// Packed tokens in host memory: B sequences of S tokens laid end to end, T = B * S.
+struct PackedTokens {
+  int64_t sequences = 0;
+  int64_t sequence_length = 0;
+  std::span<const int32_t> inputs;           // [T]
+  std::span<const int32_t> targets;          // [T], negative where ignored
+  std::span<const int32_t> positions;        // [T], for the rotary embedding
+  std::span<const int32_t> document_starts;  // [documents + 1]
+  std::span<const int64_t> samples;          // [B], for the random gate
+};
+
+struct MicroBatch {
+  int64_t sequences = 0;         // B
+  int64_t sequence_length = 0;   // S
+  at::Tensor ids;                // [T] int64
+  at::Tensor targets;            // [T] int64, -1 where ignored
+  at::Tensor counted;            // [T] bool, targets >= 0
+  std::vector<int64_t> samples;  // [B]
+  DocumentLayout layout;
+  RotaryTable rotary;
+
+  int64_t tokens() const { return sequences * sequence_length; }
+};
+
+MicroBatch make_micro_batch(const PackedTokens& packed, const RotaryFrequencies& frequencies,
+                            at::ScalarType compute_type, c10::Device device);
+
+}  // namespace swiattn

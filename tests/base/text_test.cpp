@@ -1,0 +1,80 @@
+#include "base/text.h"
+
+#include <gtest/gtest.h>
+
+namespace swiattn {
+namespace {
+
+TEST(Utf8, WellFormedSequencesOfEveryLengthAreValid) {
+  EXPECT_TRUE(is_valid_utf8(""));
+  EXPECT_TRUE(is_valid_utf8(std::string_view("a\0b", 3)));
+  EXPECT_TRUE(is_valid_utf8("\xc2\x80 \xdf\xbf"));
+  EXPECT_TRUE(is_valid_utf8("\xe0\xa0\x80 \xed\x9f\xbf \xee\x80\x80 \xef\xbf\xbf"));
+  EXPECT_TRUE(is_valid_utf8("\xf0\x90\x80\x80 \xf4\x8f\xbf\xbf"));
+}
+
+TEST(Utf8, EveryKindOfMalformedSequenceIsInvalid) {
+  for (const char* bytes : {
+           "\x80",              // a continuation byte alone
+           "\xc0\xaf",          // overlong, two bytes
+           "\xc1\xbf",          //
+           "\xe0\x9f\xbf",      // overlong, three bytes
+           "\xed\xa0\x80",      // the first surrogate
+           "\xed\xbf\xbf",      // the last
+           "\xf0\x8f\xbf\xbf",  // overlong, four bytes
+           "\xf4\x90\x80\x80",  // U+110000
+           "\xf5\x80\x80\x80",  //
+           "\xff",              //
+           "\xc2",              // cut short
+           "\xe2\x82",          //
+           "\xf0\x9f\x98",      //
+           "\xc2 ",             // not continued
+           "\xe2\x82 ",         //
+           "\xf0\x9f\x98 ",     //
+           "ok \xf0\x28\x8c\xbc",
+       }) {
+    EXPECT_FALSE(is_valid_utf8(bytes)) << bytes;
+  }
+}
+
+TEST(Nearest, FindsTheWordWithATypingError) {
+  const std::vector<std::string> keys = {"steps", "tokens", "global_batch", "micro_batch"};
+  EXPECT_EQ(nearest("step", keys), "steps");
+  EXPECT_EQ(nearest("setps", keys), "steps");
+  EXPECT_EQ(nearest("tokns", keys), "tokens");
+  EXPECT_EQ(nearest("globalbatch", keys), "global_batch");
+  EXPECT_EQ(nearest("mico_batch", keys), "micro_batch");
+}
+
+TEST(Nearest, SuggestsNothingFarAway) {
+  EXPECT_EQ(nearest("optimizer", {"steps", "tokens"}), "");
+  EXPECT_EQ(nearest("ab", {"cd"}), "");
+  EXPECT_EQ(nearest("x", {}), "");
+}
+
+TEST(Glob, StarsMatchAnyRunAndQuestionMarksOneCharacter) {
+  EXPECT_TRUE(glob_matches("*", ""));
+  EXPECT_TRUE(glob_matches("*", "model.norm.weight"));
+  EXPECT_TRUE(glob_matches("*.router.*", "model.layers.3.self_attn.router.weight"));
+  EXPECT_TRUE(glob_matches("model.layers.?.*", "model.layers.3.mlp"));
+  EXPECT_FALSE(glob_matches("model.layers.?.*", "model.layers.13.mlp"));
+  EXPECT_TRUE(glob_matches("a**b", "ab"));
+  EXPECT_TRUE(glob_matches("a*b*c", "aXbYbZc"));
+  EXPECT_TRUE(glob_matches("*ab", "aab"));
+}
+
+TEST(Glob, MatchesTheWholeText) {
+  EXPECT_FALSE(glob_matches("router", "router.weight"));
+  EXPECT_FALSE(glob_matches("", "a"));
+  EXPECT_TRUE(glob_matches("", ""));
+  EXPECT_FALSE(glob_matches("?", ""));
+  EXPECT_FALSE(glob_matches("a*b", "abc"));
+  EXPECT_FALSE(glob_matches("[ab]", "a"));  // brackets are plain characters
+}
+
+TEST(Glob, ManyStarsTakeNoExponentialTime) {
+  EXPECT_FALSE(glob_matches("*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b", std::string(5000, 'a')));
+}
+
+}  // namespace
+}  // namespace swiattn

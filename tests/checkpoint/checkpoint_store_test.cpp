@@ -1,0 +1,541 @@
+#include "checkpoint/checkpoint_store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <functional>
+
+#include "base/hash.h"
+#include "checkpoint/checkpoint_names.h"
+#include "tests/base/fault_file_system.h"
+#include "tests/base/temporary_folder.h"
+#include "tests/checkpoint/recording_log.h"
+
+namespace swiattn {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using Fault = FaultFileSystem::Fault;
+using Names = FaultFileSystem::Names;
+
+std::string weights_of(int64_t step) { return "weights of step " + std::to_string(step); }
+
+// What the trainer does: one file written by itself, one given as text.
+void write_payload(FileSystem& files, CheckpointWriter& writer, int64_t step) {
+  const std::string weights = weights_of(step);
+  const auto file = files.create(writer.path("weights.safetensors"));
+  file->append(weights);
+  file->sync();
+  file->close();
+  writer.add("weights.safetensors", weights.size(), hash_text(weights));
+  writer.add_text("state.json", "{}");
+}
+
+void save(FileSystem& files, CheckpointStore& store, int64_t step) {
+  CheckpointWriter writer = store.begin(step, 1000);
+  write_payload(files, writer, step);
+  writer.commit({step, step * 4096, 1, 42});
+}
+
+class CheckpointStoreTest : public ::testing::Test {
+ protected:
+  CheckpointStore store() { return CheckpointStore(FileSystem::posix(), folder(), log_); }
+  void save(int64_t step) {
+    CheckpointStore all = store();
+    swiattn::save(FileSystem::posix(), all, step);
+  }
+  std::string folder() const { return run_.file("checkpoints"); }
+  std::string path(int64_t step, const std::string& name = "") const {
+    return folder() + "/" + checkpoint_folder_name(step) + (name.empty() ? "" : "/" + name);
+  }
+  std::string contents(const std::string& path) { return read_file(path, ExitCode::kInternal); }
+  std::vector<std::string> names() { return list_folder(folder(), ExitCode::kInternal); }
+
+  TemporaryFolder run_;
+  RecordingLog log_;
+};
+
+TEST_F(CheckpointStoreTest, FindsWhatItSaved) {
+  save(500);
+  const auto found = store().newest_valid();
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->manifest().fields, (ManifestFields{500, 500 * 4096, 1, 42}));
+  EXPECT_EQ(contents(found->path("weights.safetensors")), weights_of(500));
+  EXPECT_EQ(contents(found->path("state.json")), "{}");
+  EXPECT_THAT(names(), ElementsAre("LATEST", "step-00000500"));
+  EXPECT_EQ(contents(folder() + "/LATEST"), "step-00000500\n");
+  EXPECT_EQ(log_.warnings, "");
+}
+
+TEST_F(CheckpointStoreTest, OfANewRunHasNothing) {
+  EXPECT_FALSE(store().newest_valid());
+  EXPECT_THAT(store().steps(), IsEmpty());
+  store().remove_leftovers();
+}
+
+TEST_F(CheckpointStoreTest, OrdersStepsByNumberAlsoPastEightDigits) {
+  for (const int64_t step : {99999999, 100000000, 5}) save(step);
+  EXPECT_THAT(store().steps(), ElementsAre(5, 99999999, 100000000));
+  EXPECT_EQ(store().newest_valid()->step(), 100000000);
+}
+
+TEST_F(CheckpointStoreTest, TrustsNoFolderForItsName) {
+  save(100);
+  for (const char* name : {"step-200", "step-00000200.bak", "step-0000200", "checkpoint-300",
+                           "step--0000001", "step-00000400.tmp.0123", "step-+0000001"}) {
+    fs::copy(path(100), folder() + "/" + name);
+  }
+  EXPECT_THAT(store().steps(), ElementsAre(100));
+  EXPECT_EQ(store().newest_valid()->step(), 100);
+}
+
+TEST_F(CheckpointStoreTest, RefusesAFolderRenamedToAnotherStep) {
+  save(100);
+  fs::copy(path(100), path(200));
+  EXPECT_EQ(store().newest_valid()->step(), 100);
+  EXPECT_THAT(log_.warnings, HasSubstr("that of step 100"));
+  EXPECT_TRUE(folder_exists(path(200) + ".corrupt"));
+}
+
+TEST_F(CheckpointStoreTest, AcceptsACopyUnderAnotherName) {
+  save(100);
+  fs::copy(path(100), run_.file("best"));
+  EXPECT_EQ(SavedCheckpoint(run_.file("best") + "/", CheckpointTest::kHashes).step(), 100);
+}
+
+TEST_F(CheckpointStoreTest, DoesNotTrustLatest) {
+  save(100);
+  save(200);
+  write_file(folder() + "/LATEST", "step-00000100\n");
+  EXPECT_EQ(store().newest_valid()->step(), 200);
+  EXPECT_EQ(log_.warnings, "");
+  for (const char* text : {"step-00000300\n", "", "../../elsewhere\n"}) {
+    log_.warnings.clear();
+    write_file(folder() + "/LATEST", text);
+    EXPECT_EQ(store().newest_valid()->step(), 200);
+    EXPECT_THAT(log_.warnings, HasSubstr("LATEST names")) << text;
+  }
+}
+
+TEST_F(CheckpointStoreTest, FallsBackPastDamagedOnesAndKeepsThemAsEvidence) {
+  for (const int64_t step : {100, 200, 300}) save(step);
+  fs::remove(path(300, "MANIFEST.json"));
+  write_file(path(200, "weights.safetensors"), "other");
+  const auto found = store().newest_valid();
+  EXPECT_EQ(found->step(), 100);
+  EXPECT_THAT(names(), ElementsAre("LATEST", "step-00000100", "step-00000200.corrupt",
+                                   "step-00000300.corrupt"));
+  EXPECT_EQ(contents(folder() + "/LATEST"), "step-00000100\n");
+  EXPECT_THAT(log_.warnings, HasSubstr("step-00000300/MANIFEST.json"));
+  EXPECT_THAT(log_.warnings, HasSubstr("step-00000200/weights.safetensors"));
+  EXPECT_THAT(log_.warnings, HasSubstr("Falling back to " + path(100)));
+}
+
+TEST_F(CheckpointStoreTest, KeepsEveryPieceOfEvidence) {
+  for (int round = 0; round < 3; ++round) {
+    save(100);
+    fs::remove(path(100, "state.json"));
+    EXPECT_FALSE(store().newest_valid());
+  }
+  EXPECT_THAT(names(), ElementsAre("LATEST", "step-00000100.corrupt", "step-00000100.corrupt-2",
+                                   "step-00000100.corrupt-3"));
+}
+
+TEST_F(CheckpointStoreTest, DoesNotFallBackFromANewerFormat) {
+  save(100);
+  save(200);
+  std::string text = contents(path(200, "MANIFEST.json"));
+  text.replace(text.find("\"version\": 1"), 12, "\"version\": 2");
+  text = text.substr(0, text.find("  \"manifest_hash\""));
+  text += "  \"manifest_hash\": \"" + format_hash(hash_text(text)) + "\"\n}\n";
+  write_file(path(200, "MANIFEST.json"), text);
+  EXPECT_THROW(store().newest_valid(), NewerFormatError);
+  EXPECT_THROW(save(200), NewerFormatError);
+  EXPECT_TRUE(folder_exists(path(200)));
+}
+
+TEST_F(CheckpointStoreTest, RefusesAPathThatTheManifestDoesNotList) {
+  save(100);
+  write_file(path(100, "extra.json"), "{}");
+  const SavedCheckpoint checkpoint(path(100), CheckpointTest::kHashes);
+  EXPECT_THROW(checkpoint.path("extra.json"), Error);
+}
+
+// Each kind of damage, against each file of the checkpoint.
+TEST_F(CheckpointStoreTest, NoticesEveryFlippedBitOfEveryFile) {
+  save(100);
+  for (const std::string name : {"MANIFEST.json", "weights.safetensors", "state.json"}) {
+    const std::string good = contents(path(100, name));
+    for (size_t i = 0; i < good.size(); ++i) {
+      for (int bit = 0; bit < 8; ++bit) {
+        std::string bad = good;
+        bad[i] = static_cast<char>(bad[i] ^ (1 << bit));
+        write_file(path(100, name), bad);
+        EXPECT_THROW(SavedCheckpoint(path(100), CheckpointTest::kHashes), Error)
+            << name << " byte " << i << " bit " << bit;
+      }
+    }
+    write_file(path(100, name), good);
+  }
+  EXPECT_EQ(SavedCheckpoint(path(100), CheckpointTest::kHashes).step(), 100);
+}
+
+TEST_F(CheckpointStoreTest, NoticesFilesCutExtendedDeletedSwappedOrReplaced) {
+  save(100);
+  const std::string weights = path(100, "weights.safetensors"), state = path(100, "state.json");
+  const std::string manifest = path(100, "MANIFEST.json");
+  const std::string good_weights = contents(weights), good_state = contents(state);
+  const std::string good_manifest = contents(manifest);
+  save(200);
+  const std::string other_manifest = contents(path(200, "MANIFEST.json"));
+  const std::vector<std::function<void()>> damages = {
+      [&] { write_file(weights, good_weights.substr(1)); },
+      [&] { write_file(weights, good_weights.substr(0, good_weights.size() - 1)); },
+      [&] { write_file(weights, ""); },
+      [&] { write_file(weights, good_weights + '\0'); },
+      [&] { fs::remove(weights); },
+      [&] { fs::remove(state); },
+      [&] { fs::remove(manifest); },
+      [&] { write_file(manifest, ""); },
+      [&] { write_file(manifest, other_manifest); },
+      [&] {
+        fs::remove(weights);
+        fs::create_directory(weights);
+      },
+      [&] {
+        write_file(weights, good_state);
+        write_file(state, good_weights);
+      },
+  };
+  for (size_t i = 0; i < damages.size(); ++i) {
+    damages[i]();
+    EXPECT_THROW(SavedCheckpoint(path(100), CheckpointTest::kHashes), Error) << "damage " << i;
+    fs::remove_all(weights);
+    write_file(weights, good_weights);
+    write_file(state, good_state);
+    write_file(manifest, good_manifest);
+  }
+  EXPECT_EQ(SavedCheckpoint(path(100), CheckpointTest::kHashes).step(), 100);
+}
+
+TEST_F(CheckpointStoreTest, NoticesSwappedFilesOfEqualSize) {
+  {
+    CheckpointStore all = store();
+    CheckpointWriter writer = all.begin(1, 0);
+    writer.add_text("a", "first");
+    writer.add_text("b", "other");
+    writer.commit({1, 1, 1, 1});
+  }
+  fs::rename(path(1, "a"), path(1, "c"));
+  fs::rename(path(1, "b"), path(1, "a"));
+  fs::rename(path(1, "c"), path(1, "b"));
+  EXPECT_NO_THROW(SavedCheckpoint(path(1), CheckpointTest::kSizes));
+  EXPECT_THROW(SavedCheckpoint(path(1), CheckpointTest::kHashes), Error);
+}
+
+TEST_F(CheckpointStoreTest, NoticesAFlippedBitInAFileOfManyBlocks) {
+  std::string large(9'000'001, 'x');
+  {
+    CheckpointStore all = store();
+    CheckpointWriter writer = all.begin(1, 0);
+    writer.add_text("large", large);
+    writer.commit({1, 1, 1, 1});
+  }
+  EXPECT_NO_THROW(SavedCheckpoint(path(1), CheckpointTest::kHashes));
+  for (const size_t at : {size_t{0}, size_t{4 << 20}, large.size() - 1}) {
+    std::string bad = large;
+    bad[at] ^= 1;
+    write_file(path(1, "large"), bad);
+    EXPECT_THROW(SavedCheckpoint(path(1), CheckpointTest::kHashes), Error) << at;
+  }
+}
+
+TEST_F(CheckpointStoreTest, NamesTheFirstDamagedFileOfSeveral) {
+  {
+    CheckpointStore all = store();
+    CheckpointWriter writer = all.begin(1, 0);
+    for (int i = 0; i < 20; ++i) writer.add_text("file" + std::to_string(i), std::to_string(i));
+    writer.commit({1, 1, 1, 1});
+  }
+  for (int i = 7; i < 10; ++i) write_file(path(1, "file" + std::to_string(i)), "x");
+  try {
+    SavedCheckpoint(path(1), CheckpointTest::kHashes);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("file7"));
+  }
+}
+
+TEST_F(CheckpointStoreTest, KeepsAWholeCheckpointOfTheSameStep) {
+  save(100);
+  const std::string before = contents(path(100, "MANIFEST.json"));
+  {
+    CheckpointStore all = store();
+    CheckpointWriter writer = all.begin(100, 0);
+    writer.add_text("other", "contents");
+    EXPECT_EQ(writer.commit({100, 1, 1, 1}), path(100));
+  }
+  EXPECT_EQ(contents(path(100, "MANIFEST.json")), before);
+  EXPECT_THAT(names(), ElementsAre("LATEST", "step-00000100"));
+}
+
+TEST_F(CheckpointStoreTest, ReplacesADamagedCheckpointOfTheSameStep) {
+  save(100);
+  write_file(path(100, "state.json"), "[]");
+  save(100);
+  EXPECT_EQ(contents(path(100, "state.json")), "{}");
+  EXPECT_EQ(store().newest_valid()->step(), 100);
+  EXPECT_TRUE(folder_exists(path(100) + ".corrupt"));
+}
+
+TEST_F(CheckpointStoreTest, LeavesNothingOfAnAbandonedSave) {
+  save(100);
+  {
+    CheckpointStore all = store();
+    CheckpointWriter writer = all.begin(200, 0);
+    write_payload(FileSystem::posix(), writer, 200);
+  }
+  EXPECT_THAT(names(), ElementsAre("LATEST", "step-00000100"));
+}
+
+TEST_F(CheckpointStoreTest, SavesOverTheLeftoversOfADeadWriter) {
+  save(100);
+  fs::create_directories(path(200) + ".tmp.0123456789abcdef0123456789abcdef");
+  write_file(path(200) + ".tmp.0123456789abcdef0123456789abcdef/weights.safetensors", "half");
+  EXPECT_EQ(store().newest_valid()->step(), 100);
+  save(200);
+  EXPECT_THAT(names(), ElementsAre("LATEST", "step-00000100", "step-00000200"));
+}
+
+TEST_F(CheckpointStoreTest, RemovesLeftoversAndNothingElse) {
+  save(100);
+  for (const char* name : {"step-00000200.tmp.0123", "step-00000200.corrupt", "notes.tmp.1",
+                           "step-00000300.superseded"}) {
+    fs::create_directories(folder() + "/" + name);
+  }
+  store().remove_leftovers();
+  EXPECT_THAT(names(), ElementsAre("LATEST", "notes.tmp.1", "step-00000100",
+                                   "step-00000200.corrupt", "step-00000300.superseded"));
+}
+
+TEST_F(CheckpointStoreTest, RefusesToBeginWithoutRoom) {
+  save(100);
+  CheckpointStore all = store();
+  try {
+    all.begin(200, 1ULL << 60);
+    FAIL();
+  } catch (const FileError& error) {
+    EXPECT_TRUE(error.disk_full());
+    EXPECT_THAT(error.what(), HasSubstr("Make room"));
+  }
+  EXPECT_THAT(names(), ElementsAre("LATEST", "step-00000100"));
+}
+
+TEST_F(CheckpointStoreTest, RefusesToCommitAFileThatIsNotAsItWasDescribed) {
+  CheckpointStore all = store();
+  CheckpointWriter writer = all.begin(100, 0);
+  writer.add_text("a", "contents");
+  writer.add("missing", 10, 10);
+  EXPECT_THROW(writer.commit({100, 1, 1, 1}), Error);
+  EXPECT_FALSE(folder_exists(path(100)));
+}
+
+TEST_F(CheckpointStoreTest, PrunesAllButTheNewestAndTheMilestones) {
+  for (int64_t step = 100; step <= 1000; step += 100) save(step);
+  CheckpointStore all = store();
+  EXPECT_THAT(all.prune(2, 500), ElementsAre(100, 200, 300, 400, 600, 700, 800));
+  EXPECT_THAT(all.steps(), ElementsAre(500, 900, 1000));
+  EXPECT_THAT(all.prune(2, 500), IsEmpty());
+  EXPECT_THAT(all.prune(1, std::nullopt), ElementsAre(500, 900));
+  EXPECT_EQ(all.newest_valid()->step(), 1000);
+}
+
+TEST_F(CheckpointStoreTest, CountsNoDamagedCheckpointAsKeptAndRemovesNone) {
+  for (const int64_t step : {100, 200, 300, 400}) save(step);
+  fs::remove(path(400, "MANIFEST.json"));
+  fs::remove(path(100, "state.json"));
+  CheckpointStore all = store();
+  EXPECT_THAT(all.prune(1, std::nullopt), ElementsAre(200));
+  EXPECT_THAT(all.steps(), ElementsAre(100, 300, 400));
+}
+
+TEST_F(CheckpointStoreTest, CountsDamageThatOnlyHashesShowWhenAskedTo) {
+  for (const int64_t step : {100, 200}) save(step);
+  write_file(path(200, "state.json"), "[]");
+  CheckpointStore all = store();
+  EXPECT_THAT(all.prune(1, std::nullopt, CheckpointTest::kHashes), IsEmpty());
+  EXPECT_THAT(all.prune(1, std::nullopt, CheckpointTest::kSizes), ElementsAre(100));
+}
+
+TEST_F(CheckpointStoreTest, SetsAsideWhatAnExplicitResumeAbandons) {
+  for (const int64_t step : {100, 200, 300}) save(step);
+  CheckpointStore all = store();
+  all.set_newer_aside(100);
+  EXPECT_THAT(names(), ElementsAre("LATEST", "step-00000100", "step-00000200.superseded",
+                                   "step-00000300.superseded"));
+  EXPECT_EQ(all.newest_valid()->step(), 100);
+  log_.warnings.clear();
+  save(200);
+  EXPECT_EQ(all.newest_valid()->step(), 200);
+  EXPECT_EQ(log_.warnings, "");
+}
+
+// --- faults -------------------------------------------------------------------------------------
+
+// A run with steps 100 and 200 saved; the operation under test saves 300 and prunes to two.
+class FaultyStoreTest : public ::testing::Test {
+ protected:
+  struct Setting {
+    TemporaryFolder run;
+    FaultFileSystem files;
+    RecordingLog log;
+    CheckpointStore store{files, run.file("checkpoints"), log};
+
+    Setting() {
+      save(files, store, 100);
+      save(files, store, 200);
+    }
+    void save_and_prune() {
+      save(files, store, 300);
+      store.prune(2, std::nullopt);
+    }
+  };
+
+  static int count_calls() {
+    Setting setting;
+    setting.files.inject(0, Fault::kOnce);
+    setting.save_and_prune();
+    return setting.files.calls();
+  }
+
+  // The newest checkpoint by a fresh reader without faults; its payload must be that of its step.
+  static int64_t newest(const Setting& setting) {
+    RecordingLog log;
+    CheckpointStore store(FileSystem::posix(), setting.run.file("checkpoints"), log);
+    const auto found = store.newest_valid();
+    if (!found) return -1;
+    EXPECT_EQ(read_file(found->path("weights.safetensors"), ExitCode::kInternal),
+              weights_of(found->step()));
+    // Nothing was damaged, so nothing may be called damaged.
+    EXPECT_THAT(log.warnings, ::testing::Not(HasSubstr("corrupt")));
+    return found->step();
+  }
+};
+
+TEST_F(FaultyStoreTest, HasSomeCallsToFail) { EXPECT_GT(count_calls(), 15); }
+
+TEST_F(FaultyStoreTest, AnyCallThatFailsLeavesTheOldOrTheNewAndTheNextSaveWorks) {
+  const int calls = count_calls();
+  for (const int error : {EIO, ENOSPC}) {
+    for (const Fault fault : {Fault::kOnce, Fault::kLasting, Fault::kShortWrite}) {
+      for (int call = 1; call <= calls; ++call) {
+        SCOPED_TRACE(fmt::format("call {} fault {} error {}", call, static_cast<int>(fault), error));
+        Setting setting;
+        setting.files.inject(call, fault, error);
+        bool reported = false;
+        try {
+          setting.save_and_prune();
+        } catch (const FileError& failure) {
+          reported = true;
+          EXPECT_EQ(failure.code(), ExitCode::kCheckpoint);
+          EXPECT_EQ(failure.disk_full(), error == ENOSPC);
+        }
+        EXPECT_TRUE(setting.files.triggered());
+        const int64_t found = newest(setting);
+        EXPECT_TRUE(found == 300 || (reported && found == 200)) << found;
+
+        setting.files.inject(0, Fault::kOnce);
+        save(setting.files, setting.store, 400);
+        setting.store.prune(2, std::nullopt);
+        EXPECT_EQ(newest(setting), 400);
+        EXPECT_EQ(setting.store.steps().size(), 2U);
+        for (const auto& name : list_folder(setting.run.file("checkpoints"), ExitCode::kInternal)) {
+          EXPECT_FALSE(is_temporary_name(name)) << name;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(FaultyStoreTest, APowerCutAtAnyCallLeavesTheOldOrTheNewAndTheNextSaveWorks) {
+  const int calls = count_calls();
+  for (const Names names : {Names::kLost, Names::kKept}) {
+    for (int call = 1; call <= calls + 1; ++call) {
+      SCOPED_TRACE(fmt::format("call {} names {}", call, static_cast<int>(names)));
+      Setting setting;
+      setting.files.inject(call, Fault::kPowerCut);
+      bool reported = false;
+      try {
+        setting.save_and_prune();
+      } catch (const FileError&) {
+        reported = true;
+      }
+      setting.files.lose_unsynced(names);
+      const int64_t found = newest(setting);
+      EXPECT_TRUE(found == 300 || (reported && found == 200)) << found;
+
+      RecordingLog log;
+      CheckpointStore after(FileSystem::posix(), setting.run.file("checkpoints"), log);
+      save(FileSystem::posix(), after, 400);
+      after.prune(2, std::nullopt);
+      EXPECT_EQ(newest(setting), 400);
+      EXPECT_EQ(after.steps().size(), 2U);
+    }
+  }
+}
+
+TEST_F(FaultyStoreTest, ACommitThatReturnedSurvivesAPowerCut) {
+  for (const Names names : {Names::kLost, Names::kKept}) {
+    Setting setting;
+    save(setting.files, setting.store, 300);
+    setting.files.lose_unsynced(names);
+    EXPECT_EQ(newest(setting), 300);
+  }
+}
+
+TEST_F(FaultyStoreTest, NothingIsDeletedBeforeTheNewCheckpointIsCommitted) {
+  const int calls = count_calls();
+  for (int call = 1; call <= calls; ++call) {
+    Setting setting;
+    setting.files.inject(call, Fault::kLasting);
+    EXPECT_THROW(setting.save_and_prune(), FileError) << call;
+    if (!folder_exists(setting.store.path(300))) {
+      EXPECT_THAT(setting.store.steps(), ElementsAre(100, 200)) << call;
+    }
+  }
+}
+
+TEST_F(FaultyStoreTest, AFailedReplacementOfLatestIsOnlyAWarning) {
+  // Counted from the end: pruning takes three calls, the file LATEST the five before them and a sync.
+  const int calls = count_calls();
+  int warnings = 0;
+  for (int call = 1; call <= calls; ++call) {
+    Setting setting;
+    setting.files.inject(call, Fault::kOnce);
+    try {
+      setting.save_and_prune();
+      EXPECT_THAT(setting.log.warnings, HasSubstr("LATEST"));
+      EXPECT_EQ(newest(setting), 300);
+      ++warnings;
+    } catch (const FileError&) {
+    }
+  }
+  EXPECT_EQ(warnings, 6);
+}
+
+TEST_F(FaultyStoreTest, EvidenceThatCannotBeRenamedDoesNotStopTheFallback) {
+  for (const Fault fault : {Fault::kOnce, Fault::kLasting}) {
+    Setting setting;
+    write_file(setting.store.path(200) + "/state.json", "[]");
+    setting.files.inject(1, fault, EROFS);
+    EXPECT_EQ(setting.store.newest_valid()->step(), 100);
+    EXPECT_TRUE(folder_exists(setting.store.path(200)));
+  }
+}
+
+}  // namespace
+}  // namespace swiattn

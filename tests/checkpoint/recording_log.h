@@ -1,0 +1,19 @@
+// A log that keeps what was said.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+
+namespace swiattn {
+
+class RecordingLog : public Log {
+ public:
+  void write(LogLevel level, const std::string& message) override {
+    if (level >= LogLevel::kWarning) warnings += message + "\n";
+  }
+  std::string warnings;
+};
+
+}  // namespace swiattn

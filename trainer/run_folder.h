@@ -1,0 +1,54 @@
+// The folder of a run: who may use it and where everything in it lies.
+//
+//   config.yaml  config.resolved.yaml  environment.json  run.log  metrics.jsonl  status.json
+//   tensorboard/  routing/  checkpoints/  hybrid/  report.html
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <string_view>
+
+#include "base/file_system.h"
+#include "base/json.h"
+
+namespace swiattn {
+
+// Holds the lock of the folder from construction to destruction. The lock is an flock on the file
+// `.lock`, which the kernel releases however the process ends; the file's text, host and process,
+// is for people. Rank 0 alone makes one.
+class RunFolder {
+ public:
+  // Makes the folder where it is missing and waits for the lock of a run that is just ending. Throws
+  // Error{kConfiguration} naming the holder when another run keeps it, and when the path is no
+  // folder that can be written.
+  RunFolder(FileSystem& files, std::string path,
+            std::chrono::milliseconds patience = std::chrono::seconds(5));
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
+
+  // Whether a run has left steps or checkpoints here.
+  bool holds_a_run() const;
+
+  // Writes config.yaml as the user wrote it, config.resolved.yaml and environment.json, those of the
+  // latest start. Throws FileError.
+  void describe(std::string_view config, std::string_view resolved_config,
+                const nlohmann::ordered_json& environment);
+
+  const std::string& path() const { return path_; }
+  std::string log() const { return path_ + "/run.log"; }
+  std::string metrics() const { return path_ + "/metrics.jsonl"; }
+  std::string status() const { return path_ + "/status.json"; }
+  std::string tensorboard() const { return path_ + "/tensorboard"; }
+  std::string routing() const { return path_ + "/routing"; }
+  std::string checkpoints() const { return path_ + "/checkpoints"; }
+  std::string hybrid() const { return path_ + "/hybrid"; }
+  std::string report() const { return path_ + "/report.html"; }
+
+ private:
+  FileSystem& files_;
+  std::string path_;
+  int lock_ = -1;  // descriptor of .lock
+};
+
+}  // namespace swiattn
