@@ -48,7 +48,8 @@ class BpeTokenizer::Encoder {
 
   void split(std::string_view text) {
     if (vocabulary_.pre_tokenizer.add_prefix_space() && !text.starts_with(' ')) {
-      scratch_.prefixed.assign(" ").append(text);
+      scratch_.prefixed = ' ';
+      scratch_.prefixed += text;
       text = scratch_.prefixed;
     }
     vocabulary_.pre_tokenizer.split(text, scratch_.match,

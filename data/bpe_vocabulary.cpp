@@ -49,7 +49,7 @@ class Reader {
   Reader(const Json& json, const std::string& source)
       : source_(source),
         file_(json, source, ExitCode::kData),
-        result_{.pre_tokenizer = PreTokenizer(file_["pre_tokenizer"], source)} {}
+        result_(PreTokenizer(file_["pre_tokenizer"], source)) {}
 
   BpeVocabulary read() {
     result_.nfc = reads_nfc(file_);

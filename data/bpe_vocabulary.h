@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -22,6 +23,8 @@ struct BpeVocabulary {
     size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
   };
   using Ids = std::unordered_map<std::string, int32_t, Hash, std::equal_to<>>;
+
+  explicit BpeVocabulary(PreTokenizer splitter) : pre_tokenizer(std::move(splitter)) {}
 
   PreTokenizer pre_tokenizer;
   bool nfc = false;                // the normalizer

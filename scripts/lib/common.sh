@@ -35,7 +35,8 @@ PYTHON
 }
 
 # Sets `python` (an interpreter, with torch if any has it) and `torch` (LibTorch's folder, or "").
-# A person's choice comes first, then the environment that scripts/setup made, then python3.
+# A person's choice comes first, then the environment that scripts/setup made, then python3. Where
+# that environment stands on the chosen Python's torch, it is taken: it has more packages.
 find_python_and_torch() {
   local candidate
   for candidate in "${SWIATTN_PYTHON:-}" "$SWIATTN_DEPS/venv/bin/python" python3; do
@@ -44,6 +45,10 @@ find_python_and_torch() {
     if torch=$(torch_of "$python"); then break; fi
     [[ -z ${SWIATTN_PYTHON:-} ]] || break
   done
+  candidate=$SWIATTN_DEPS/venv/bin/python
+  if [[ -n $torch && -x $candidate && $(torch_of "$candidate") == "$torch" ]]; then
+    python=$candidate
+  fi
   if [[ -n ${SWIATTN_TORCH:-} ]]; then
     [[ -e $SWIATTN_TORCH/lib/libtorch_cpu.so ]] ||
       die "SWIATTN_TORCH is '$SWIATTN_TORCH', but there is no lib/libtorch_cpu.so in it."
