@@ -47,13 +47,14 @@ SampleOrder order_of(const BatchStreamOptions& options,
     const int64_t samples = samples_of(source, options.sequence_length);
     if (samples < 1) {
       fail(ExitCode::kData,
-           "{}: {} tokens are less than one sample of data.sequence_length + 1 = {}.", source.name(),
-           source.tokens(), options.sequence_length + 1);
+           "{}: {} tokens are less than one sample of data.sequence_length + 1 = {}.",
+           source.name(), source.tokens(), options.sequence_length + 1);
     }
     const std::optional<int64_t> largest = source.info().largest_id;
     if (largest && *largest >= options.vocab_size) {
       fail(ExitCode::kData,
-           "{}: its largest token id is {} (says its side file), outside the model's vocabulary of {} "
+           "{}: its largest token id is {} (says its side file), outside the model's vocabulary of "
+           "{} "
            "ids. Tokenize the text with the model's own tokenizer.",
            source.name(), *largest, options.vocab_size);
     }
@@ -137,10 +138,11 @@ void BatchStream::check_ids(const TokenSource& source, int64_t begin) const {
   const auto bad = *smallest < 0 ? smallest : largest;
   const int64_t token = begin + (bad - tokens_.begin());
   const int64_t document = source.document_at(token);
-  fail(ExitCode::kData,
-       "{}: document {}, position {}: token id {} is outside the model's vocabulary of {} ids. The "
-       "shard is damaged or was made for another tokenizer; 'swiattn-data verify' checks all of it.",
-       source.name(), document, token - source.document(document).begin, *bad, options_.vocab_size);
+  fail(
+      ExitCode::kData,
+      "{}: document {}, position {}: token id {} is outside the model's vocabulary of {} ids. The "
+      "shard is damaged or was made for another tokenizer; 'swiattn-data verify' checks all of it.",
+      source.name(), document, token - source.document(document).begin, *bad, options_.vocab_size);
 }
 
 }  // namespace swiattn

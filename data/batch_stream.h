@@ -28,10 +28,10 @@ struct WeightedSource {
   double weight = 1.0;
 };
 
-// Step k, counted from 1, takes the samples (k-1)*G … k*G-1 of the run (sample_order.h). This list is
-// cut into `ranks` equal parts and each part into micro-batches, so that neither changes which tokens
-// a step sees. Sample n of a source is its tokens n*S … n*S+S; a last part shorter than S+1 is
-// dropped. The first S are inputs, the last S targets.
+// Step k, counted from 1, takes the samples (k-1)*G … k*G-1 of the run (sample_order.h). This list
+// is cut into `ranks` equal parts and each part into micro-batches, so that neither changes which
+// tokens a step sees. Sample n of a source is its tokens n*S … n*S+S; a last part shorter than S+1
+// is dropped. The first S are inputs, the last S targets.
 //
 // With mask_documents attention documents are those of the source: they begin anew with the sample,
 // positions count from there, and a target in another document than its input is ignored. Without,
@@ -40,16 +40,16 @@ struct WeightedSource {
 // Any batch can be asked for at any time; asking in order is fastest. Not thread-safe.
 class BatchStream {
  public:
-  // Throws Error{kConfiguration} when the sizes do not divide each other, and Error{kData} naming the
-  // source that has less than one sample or whose side file tells an id outside the vocabulary.
+  // Throws Error{kConfiguration} when the sizes do not divide each other, and Error{kData} naming
+  // the source that has less than one sample or whose side file tells an id outside the vocabulary.
   BatchStream(const BatchStreamOptions& options, std::vector<WeightedSource> sources);
 
   // Micro-batch `index`, 0 <= index < micro_batches(), of this rank in a step. Throws Error{kData}
   // naming shard, document and position of an id outside the vocabulary.
   Batch batch(int64_t step, int64_t index);
 
-  int64_t micro_batches() const;                 // of this rank in a step
-  int64_t samples(size_t source) const;          // in one pass over a source
+  int64_t micro_batches() const;         // of this rank in a step
+  int64_t samples(size_t source) const;  // in one pass over a source
   const BatchStreamOptions& options() const { return options_; }
 
  private:

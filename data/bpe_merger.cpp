@@ -55,8 +55,8 @@ void BpeMerger::merge_long(std::vector<int32_t>& ids, size_t begin) const {
   std::vector<Symbol> symbols(count);
   for (uint32_t i = 0; i < count; ++i) symbols[i] = {ids[begin + i], i - 1, i + 1};
 
-  // Candidates by (rank, position), with the ids they were found for: a candidate whose symbols have
-  // changed since is stale.
+  // Candidates by (rank, position), with the ids they were found for: a candidate whose symbols
+  // have changed since is stale.
   using Candidate = std::tuple<uint32_t, uint32_t, int32_t, int32_t, int32_t>;
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates;
   const auto consider = [&](uint32_t left, uint32_t right) {

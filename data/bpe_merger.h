@@ -12,8 +12,8 @@
 
 namespace swiattn {
 
-// Begins with one token for each byte and, as long as any neighbours merge, merges the pair with the
-// lowest rank, the leftmost of equals. Immutable once filled.
+// Begins with one token for each byte and, as long as any neighbours merge, merges the pair with
+// the lowest rank, the leftmost of equals. Immutable once filled.
 class BpeMerger {
  public:
   static constexpr int32_t kNoToken = -1;

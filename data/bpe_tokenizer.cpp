@@ -43,7 +43,8 @@ class BpeTokenizer::Encoder {
 
   void normalize(std::string_view text) {
     if (vocabulary_.nfc) text = to_nfc(text, scratch_.normalized);
-    around(vocabulary_.normalized_added, text, [this](std::string_view between) { split(between); });
+    around(vocabulary_.normalized_added, text,
+           [this](std::string_view between) { split(between); });
   }
 
   void split(std::string_view text) {
@@ -78,9 +79,8 @@ class BpeTokenizer::Encoder {
   std::vector<int32_t> ids_;
 };
 
-BpeTokenizer::BpeTokenizer(BpeVocabulary vocabulary, std::string name,
-                           std::optional<int32_t> eos_id)
-    : vocabulary_(std::move(vocabulary)), name_(std::move(name)), eos_id_(eos_id) {}
+BpeTokenizer::BpeTokenizer(std::string name, BpeVocabulary vocabulary)
+    : Tokenizer(std::move(name), vocabulary.hash), vocabulary_(std::move(vocabulary)) {}
 
 BpeTokenizer::~BpeTokenizer() = default;
 
@@ -99,7 +99,7 @@ std::string BpeTokenizer::decode(std::span<const int32_t> ids) const {
   std::string text;
   for (const int32_t id : ids) {
     if (id < 0 || id >= vocab_size() || vocabulary_.bytes[id].empty()) {
-      fail(ExitCode::kData, "{} has no token with the id {}.", name_, id);
+      fail(ExitCode::kData, "{} has no token with the id {}.", name(), id);
     }
     text += vocabulary_.bytes[id];
   }

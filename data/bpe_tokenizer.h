@@ -1,5 +1,6 @@
-// Byte-level byte-pair encoding as Hugging Face's `tokenizers` library does it: GPT-2, Llama-3, Qwen2,
-// Qwen3, SmolLM2 and others of their kind. The ids are the library's (add_special_tokens=False).
+// Byte-level byte-pair encoding as Hugging Face's `tokenizers` library does it: GPT-2, Llama-3,
+// Qwen2, Qwen3, SmolLM2 and others of their kind. The ids are the library's
+// (add_special_tokens=False).
 #pragma once
 
 #include <memory>
@@ -14,7 +15,7 @@ namespace swiattn {
 
 class BpeTokenizer : public Tokenizer {
  public:
-  BpeTokenizer(BpeVocabulary vocabulary, std::string name, std::optional<int32_t> eos_id);
+  BpeTokenizer(std::string name, BpeVocabulary vocabulary);
   ~BpeTokenizer() override;
 
   std::vector<int32_t> encode(std::string_view text) const override;
@@ -22,9 +23,6 @@ class BpeTokenizer : public Tokenizer {
   size_t last_cut(std::string_view text) const override;
   std::optional<int32_t> token_id(std::string_view token) const override;
   int32_t vocab_size() const override { return static_cast<int32_t>(vocabulary_.bytes.size()); }
-  std::optional<int32_t> eos_id() const override { return eos_id_; }
-  const std::string& name() const override { return name_; }
-  const std::string& hash() const override { return vocabulary_.hash; }
 
  private:
   struct Scratch;  // what one thread needs for encoding
@@ -34,8 +32,6 @@ class BpeTokenizer : public Tokenizer {
   void return_scratch(std::unique_ptr<Scratch> scratch) const;
 
   BpeVocabulary vocabulary_;
-  std::string name_;
-  std::optional<int32_t> eos_id_;
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<Scratch>> idle_scratch_;  // guarded by mutex_
 };

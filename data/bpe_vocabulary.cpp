@@ -95,8 +95,9 @@ class Reader {
     if (!model.has("unk_token")) return;
     for (int byte = 0; byte < 0x100; ++byte) {
       if (occurs_in_text(byte) && result_.merger.byte_id(byte) == BpeMerger::kNoToken) {
-        model["unk_token"].refuse("null, since the vocabulary lacks some bytes (unknown tokens are "
-                                  "not implemented)");
+        model["unk_token"].refuse(
+            "null, since the vocabulary lacks some bytes (unknown tokens are "
+            "not implemented)");
       }
     }
   }

@@ -32,14 +32,15 @@ struct BpeVocabulary {
   Ids ids;                         // by the token's text as the file writes it
   Ids whole_words;  // by bytes: pre-tokens that are tokens whatever the merges say (ignore_merges)
   BpeMerger merger;
-  AddedTokens raw_added;         // found in the text as given
-  AddedTokens normalized_added;  // found in the normalized text between those
+  AddedTokens raw_added;           // found in the text as given
+  AddedTokens normalized_added;    // found in the normalized text between those
   bool added_have_spaces = false;  // some added token has a space or line feed inside
   std::string hash;                // of all of this
 };
 
 // Reads a parsed tokenizer.json. Throws Error{kData} naming `source`, the key, and what is wrong or
-// not implemented. Post-processor, truncation and padding are ignored: they are not for training text.
+// not implemented. Post-processor, truncation and padding are ignored: they are not for training
+// text.
 BpeVocabulary read_bpe_vocabulary(const Json& file, const std::string& source);
 
 }  // namespace swiattn

@@ -1,5 +1,6 @@
-// GPT-2's way to write arbitrary bytes as printable characters, in which byte-level vocabularies are
-// stored: '!'…'~', '¡'…'¬' and '®'…'ÿ' stand for themselves, the other 68 bytes for U+0100 onwards.
+// GPT-2's way to write arbitrary bytes as printable characters, in which byte-level vocabularies
+// are stored: '!'…'~', '¡'…'¬' and '®'…'ÿ' stand for themselves, the other 68 bytes for U+0100
+// onwards.
 #pragma once
 
 #include <optional>

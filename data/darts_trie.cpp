@@ -1,5 +1,6 @@
 #include "data/darts_trie.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -22,28 +23,69 @@ class Unit {
   uint32_t bits_;
 };
 
-// Whether all that can be reached from the root lies inside. `texts` is what values point into.
-bool is_closed(const std::vector<Unit>& units, std::string_view texts) {
-  if (units.empty()) return false;
-  std::vector<bool> seen(units.size());
-  std::vector<uint32_t> open = {0};
-  seen[0] = true;
-  while (!open.empty()) {
-    const uint32_t node = open.back();
-    open.pop_back();
-    const uint32_t children = node ^ units[node].offset();
-    // A look-up may probe any of the 256 places.
-    if ((children | 0xFF) >= units.size()) return false;
-    if (units[node].has_leaf() && units[children].value() >= texts.size()) return false;
-    for (uint32_t byte = 1; byte < 0x100; ++byte) {
-      const uint32_t child = children ^ byte;
-      if (units[child].label() != byte || seen[child]) continue;
-      seen[child] = true;
-      open.push_back(child);
+// The library has room for so many matches along one text.
+constexpr int kMostMatches = 32;
+
+// Walks over everything that can be reached from the root.
+class TrieCheck {
+ public:
+  TrieCheck(const std::vector<Unit>& units, std::string_view texts)
+      : units_(units), texts_(texts), matches_(units.size(), kUnseen) {}
+
+  // False when a look-up could leave the array, run in a circle, find too much, or find a value
+  // that lies outside the texts.
+  bool passes() {
+    if (units_.empty() || !enter(0)) return false;
+    while (!path_.empty()) {
+      Step& step = path_.back();
+      if (++step.byte > 0xFF) {
+        leave();
+        continue;
+      }
+      const uint32_t child = step.children ^ static_cast<uint32_t>(step.byte);
+      if (units_[child].label() != static_cast<uint32_t>(step.byte)) continue;
+      if (matches_[child] == kUnseen ? !enter(child) : !count(child)) return false;
     }
+    return matches_[0] <= kMostMatches;
   }
-  return true;
-}
+
+ private:
+  static constexpr int kUnseen = -1, kOnPath = -2;
+  struct Step {
+    uint32_t node;
+    uint32_t children;  // where they lie, each at this number XOR its byte
+    int byte = -1;      // of the child looked at last
+    int matches_below = 0;
+  };
+
+  bool enter(uint32_t node) {
+    const uint32_t children = node ^ units_[node].offset();
+    if ((children | 0xFF) >= units_.size()) return false;  // a look-up may probe all 256 places
+    if (units_[node].has_leaf() && units_[children].value() >= texts_.size()) return false;
+    matches_[node] = kOnPath;
+    path_.push_back({node, children});
+    return true;
+  }
+
+  void leave() {
+    const Step step = path_.back();
+    path_.pop_back();
+    matches_[step.node] = step.matches_below + units_[step.node].has_leaf();
+    if (!path_.empty()) count(step.node);
+  }
+
+  // Takes a finished child into account; false when the child is not finished, hence a circle.
+  bool count(uint32_t child) {
+    int& below = path_.back().matches_below;
+    below = std::max(below, matches_[child]);
+    return matches_[child] != kOnPath;
+  }
+
+  const std::vector<Unit>& units_;
+  std::string_view texts_;
+  std::vector<int> matches_;  // by node: the most matches from it downwards
+  std::vector<Step> path_;
+};
 
 }  // namespace
 
@@ -62,7 +104,7 @@ void check_charsmap(std::string_view charsmap, const std::string& source) {
       std::memcpy(&bits, charsmap.data() + i, sizeof(bits));
       units.emplace_back(bits);
     }
-    fine = is_closed(units, charsmap.substr(size));
+    fine = TrieCheck(units, charsmap.substr(size)).passes();
   }
   if (!fine) fail(ExitCode::kData, "{}: the normalizer's table is damaged.", source);
 }

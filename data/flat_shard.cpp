@@ -39,15 +39,16 @@ int32_t require_eos(const std::string& name, const ShardInfo& info,
   if (eos_id) return *eos_id;
   if (info.eos_id) return *info.eos_id;
   fail(ExitCode::kData,
-       "{}: this shard has no index, so the id of the token that ends a document must be known. Give "
+       "{}: this shard has no index, so the id of the token that ends a document must be known. "
+       "Give "
        "eos_id with the source, or write it into a side file.",
        name);
 }
 
 }  // namespace
 
-FlatShard::FlatShard(const std::string& name, ShardInfo info, MappedFile file,
-                     const Layout& layout, const std::optional<int32_t>& eos_id)
+FlatShard::FlatShard(const std::string& name, ShardInfo info, MappedFile file, const Layout& layout,
+                     const std::optional<int32_t>& eos_id)
     : TokenSource(name, std::move(info)),
       file_(std::move(file)),
       layout_(layout),
@@ -103,10 +104,11 @@ std::unique_ptr<TokenSource> open_flat_shard(const std::string& path,
   ShardInfo info = read_side_file(path.substr(0, path.size() - 4));
   const TokenType type = flat_type(file, info);
   if (file.size() % token_bytes(type) != 0) {
-    fail(ExitCode::kData,
-         "{}: {} bytes is not a whole number of {} tokens of {} bytes; the shard is truncated or of "
-         "another type.",
-         path, file.size(), token_type_name(type), token_bytes(type));
+    fail(
+        ExitCode::kData,
+        "{}: {} bytes is not a whole number of {} tokens of {} bytes; the shard is truncated or of "
+        "another type.",
+        path, file.size(), token_type_name(type), token_bytes(type));
   }
   const FlatShard::Layout layout{type, 0, static_cast<int64_t>(file.size() / token_bytes(type))};
   return std::make_unique<FlatShard>(path, std::move(info), std::move(file), layout, eos_id);

@@ -23,11 +23,12 @@ class FlatShard : public TokenSource {
     int64_t header_bytes;
     int64_t tokens;  // must fit into the file
   };
-  // `eos_id` or else `info` must know the end of a document: Error{kData} otherwise, or when the side
-  // file contradicts the layout.
+  // `eos_id` or else `info` must know the end of a document: Error{kData} otherwise, or when the
+  // side file contradicts the layout.
   FlatShard(const std::string& name, ShardInfo info, MappedFile file, const Layout& layout,
             const std::optional<int32_t>& eos_id);
 
+  std::string_view format() const override { return layout_.header_bytes > 0 ? "llm.c" : "flat"; }
   TokenType token_type() const override { return layout_.type; }
   int64_t tokens() const override { return layout_.tokens; }
   void read(int64_t begin, std::span<int32_t> out) const override;
@@ -47,7 +48,8 @@ class FlatShard : public TokenSource {
 };
 
 // Opens a file that holds ids and nothing else, u16 or u32: as `token_type` of the side file says,
-// else by the ending .u16.bin or .u32.bin, else by content (in a u32 file every second u16 is small).
+// else by the ending .u16.bin or .u32.bin, else by content (in a u32 file every second u16 is
+// small).
 std::unique_ptr<TokenSource> open_flat_shard(const std::string& path,
                                              const std::optional<int32_t>& eos_id);
 

@@ -60,21 +60,23 @@ IndexedDataset::Index IndexedDataset::parse(const MappedFile& file) {
   // Counts this large cannot be, and the sizes below cannot overflow after this.
   constexpr uint64_t kMostEntries = 1ULL << 56;
   if (sequences > kMostEntries || boundaries > kMostEntries || boundaries == 0) {
-    fail(ExitCode::kData,
-         "{}: {} sequences and {} document boundaries are impossible counts; the header is damaged.",
-         path, sequences, boundaries);
+    fail(
+        ExitCode::kData,
+        "{}: {} sequences and {} document boundaries are impossible counts; the header is damaged.",
+        path, sequences, boundaries);
   }
   const uint64_t expected = kHeaderBytes + sequences * (4 + 8) + boundaries * 8;
   if (file.size() != expected) {
-    fail(ExitCode::kData,
-         "{}: {} bytes, but an index of {} sequences and {} document boundaries has {}; the file is "
-         "truncated, damaged or has parts that are not token documents.",
-         path, file.size(), sequences, boundaries, expected);
+    fail(
+        ExitCode::kData,
+        "{}: {} bytes, but an index of {} sequences and {} document boundaries has {}; the file is "
+        "truncated, damaged or has parts that are not token documents.",
+        path, file.size(), sequences, boundaries, expected);
   }
   const std::byte* lengths = file.data() + kHeaderBytes;
   const std::byte* pointers = lengths + 4 * sequences;
-  return {*type,   static_cast<int64_t>(sequences), static_cast<int64_t>(boundaries) - 1,
-          lengths, pointers,                        pointers + 8 * sequences};
+  return {*type,    static_cast<int64_t>(sequences), static_cast<int64_t>(boundaries) - 1, lengths,
+          pointers, pointers + 8 * sequences};
 }
 
 void IndexedDataset::check_sequences() const {
@@ -96,9 +98,10 @@ void IndexedDataset::check_sequences() const {
     }
     expected += length * size;
     if (expected > payload_bytes) {
-      fail(ExitCode::kData,
-           "{}: sequence {} ends at byte {}, outside '{}', which has {} bytes and may be truncated.",
-           index_file_.path(), i, expected, payload_.path(), payload_bytes);
+      fail(
+          ExitCode::kData,
+          "{}: sequence {} ends at byte {}, outside '{}', which has {} bytes and may be truncated.",
+          index_file_.path(), i, expected, payload_.path(), payload_bytes);
     }
   }
   if (expected != payload_bytes) {

@@ -12,15 +12,17 @@
 namespace swiattn {
 
 // A mapped pair PREFIX.bin and PREFIX.idx. A document is one sequence or several adjacent ones.
-// Opening checks the whole index (some milliseconds for a million documents) and keeps nothing of it
-// in memory. The sequences must lie in the payload one after the other without gaps, as every writer
-// of the format leaves them: then a sequence's pointer also says how many tokens come before it.
+// Opening checks the whole index (some milliseconds for a million documents) and keeps nothing of
+// it in memory. The sequences must lie in the payload one after the other without gaps, as every
+// writer of the format leaves them: then a sequence's pointer also says how many tokens come before
+// it.
 class IndexedDataset : public TokenSource {
  public:
   // Throws Error{kData} naming the file at fault, for an index that is truncated, of another
   // format, of a type that cannot hold tokens, or at odds with the payload or the side file.
   IndexedDataset(const std::string& name, const std::string& prefix);
 
+  std::string_view format() const override { return "megatron"; }
   TokenType token_type() const override { return index_.type; }
   int64_t tokens() const override { return tokens_; }
   void read(int64_t begin, std::span<int32_t> out) const override;
@@ -42,7 +44,7 @@ class IndexedDataset : public TokenSource {
   static Index parse(const MappedFile& file);
   void check_sequences() const;
   void check_boundaries() const;
-  int64_t document_begin(int64_t number) const;  // in tokens; number may equal documents()
+  int64_t document_begin(int64_t number) const;      // in tokens; number may equal documents()
   int64_t first_document_from(int64_t token) const;  // that begins at or after the token
 
   MappedFile index_file_;

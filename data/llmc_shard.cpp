@@ -47,7 +47,8 @@ std::unique_ptr<TokenSource> open_llmc_shard(const std::string& path,
   const auto payload_bytes = static_cast<int64_t>(file.size() - kHeaderBytes);
   if (tokens < 0 || payload_bytes != tokens * static_cast<int64_t>(token_bytes(type))) {
     fail(ExitCode::kData,
-         "{}: its header counts {} tokens of {} bytes, but {} bytes follow; the shard is truncated or "
+         "{}: its header counts {} tokens of {} bytes, but {} bytes follow; the shard is truncated "
+         "or "
          "damaged.",
          path, tokens, token_bytes(type), payload_bytes);
   }

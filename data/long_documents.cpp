@@ -54,9 +54,9 @@ std::vector<int64_t> LongDocuments::document_starts(int64_t begin, int64_t end) 
 
 TokenRange LongDocuments::document(int64_t number) const {
   const TokenRange range = source_->document(number);
-  const auto kept = std::lower_bound(
-      kept_.begin(), kept_.end(), range.begin,
-      [](const Kept& k, int64_t value) { return k.source_begin < value; });
+  const auto kept =
+      std::lower_bound(kept_.begin(), kept_.end(), range.begin,
+                       [](const Kept& k, int64_t value) { return k.source_begin < value; });
   const int64_t begin = kept == kept_.end() ? tokens_ : kept->begin;
   return {begin, begin + (range.size() < min_tokens_ ? 0 : range.size())};
 }

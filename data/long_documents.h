@@ -16,6 +16,7 @@ class LongDocuments : public TokenSource {
  public:
   LongDocuments(std::unique_ptr<TokenSource> source, int64_t min_tokens);
 
+  std::string_view format() const override { return source_->format(); }
   TokenType token_type() const override { return source_->token_type(); }
   int64_t tokens() const override { return tokens_; }
   void read(int64_t begin, std::span<int32_t> out) const override;
@@ -29,7 +30,7 @@ class LongDocuments : public TokenSource {
     int64_t begin;         // here
     int64_t source_begin;  // in the source
   };
-  size_t kept_at(int64_t token) const;         // index of the document that a token is in
+  size_t kept_at(int64_t token) const;  // index of the document that a token is in
   int64_t kept_end(size_t index) const;
 
   std::unique_ptr<TokenSource> source_;

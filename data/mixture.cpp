@@ -11,28 +11,28 @@ namespace {
 
 constexpr int64_t kMostBlockSamples = 1 << 20;
 
-// The weights times the smallest power of ten that makes them whole, if one up to 10^6 does.
-std::vector<int64_t> as_decimals(const std::vector<double>& weights) {
-  for (double scale = 1; scale <= 1e6; scale *= 10) {
-    const auto whole = [scale](double weight) {
-      const double scaled = weight * scale;
-      return scaled < 1e12 && std::abs(scaled - std::round(scaled)) <= 1e-9 * scaled;
-    };
-    if (!std::all_of(weights.begin(), weights.end(), whole)) continue;
-    std::vector<int64_t> result;
-    for (double weight : weights) result.push_back(std::llround(weight * scale));
-    return result;
-  }
-  return {};
-}
+// Keeps the product of two numbers below the sum of the weights within 64 bits.
+constexpr double kMostTotal = 0x1p31;
 
+// The weights times the smallest power of ten that makes them whole, or else times a number that
+// makes their sum about kMostTotal; without common divisors.
 std::vector<int64_t> as_whole_numbers(const std::vector<double>& weights, double sum) {
-  std::vector<int64_t> result = as_decimals(weights);
-  if (result.empty()) {
-    for (double weight : weights) result.push_back(std::llround(weight / sum * 0x1p44));
+  double factor = kMostTotal / sum;
+  for (double power = 1; power <= 1e6 && sum * power <= kMostTotal; power *= 10) {
+    const auto becomes_whole = [power](double weight) {
+      const double scaled = weight * power;
+      return std::abs(scaled - std::round(scaled)) <= 1e-9 * scaled;
+    };
+    if (!std::all_of(weights.begin(), weights.end(), becomes_whole)) continue;
+    factor = power;
+    break;
   }
+  std::vector<int64_t> result;
   int64_t divisor = 0;
-  for (int64_t weight : result) divisor = std::gcd(divisor, weight);
+  for (double weight : weights) {
+    result.push_back(std::llround(weight * factor));
+    divisor = std::gcd(divisor, result.back());
+  }
   for (int64_t& weight : result) weight /= divisor;
   return result;
 }
@@ -45,7 +45,8 @@ Mixture::Mixture(const std::vector<double>& weights) {
   for (double weight : weights) {
     if (!std::isfinite(sum) || !(weight >= 1e-6 * sum) || !(weight > 0)) {
       fail(ExitCode::kConfiguration,
-           "data.sources: a weight of {} is too small or not a number; every weight must be positive, "
+           "data.sources: a weight of {} is too small or not a number; every weight must be "
+           "positive, "
            "finite and at least a millionth of the sum of all, which is {}.",
            weight, sum);
     }
@@ -62,9 +63,9 @@ std::vector<int64_t> Mixture::drawn_before(int64_t sample) const {
   std::vector<int64_t> remainders(weights_.size());
   int64_t missing = sample;
   for (size_t i = 0; i < weights_.size(); ++i) {
-    const __int128 share = static_cast<__int128>(sample) * weights_[i];
-    drawn[i] = static_cast<int64_t>(share / total_);
-    remainders[i] = static_cast<int64_t>(share % total_);
+    const int64_t part = sample % total_ * weights_[i];
+    drawn[i] = sample / total_ * weights_[i] + part / total_;
+    remainders[i] = part % total_;
     missing -= drawn[i];
   }
   for (; missing > 0; --missing) {
@@ -82,8 +83,10 @@ void Mixture::enter_block(int64_t block) {
   drawn_at_block_end_ = drawn_before(next_ + block_samples_);
   deficits_.resize(weights_.size());
   for (size_t i = 0; i < weights_.size(); ++i) {
-    deficits_[i] = static_cast<int64_t>(static_cast<__int128>(next_) * weights_[i] -
-                                        static_cast<__int128>(drawn_[i]) * total_);
+    // The products may wrap around; their difference is smaller than total_.
+    deficits_[i] =
+        static_cast<int64_t>(static_cast<uint64_t>(next_) * static_cast<uint64_t>(weights_[i]) -
+                             static_cast<uint64_t>(drawn_[i]) * static_cast<uint64_t>(total_));
   }
 }
 

@@ -1,24 +1,26 @@
 // From which source each sample of a run is drawn.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 namespace swiattn {
 
-// The largest-deficit rule: sample n comes from the source that is furthest behind its share, that is
-// with the largest (n + 1) * weight_i / sum - drawn_i; among equals from the first. The shares are
-// exact: weights with up to six decimals are taken as fractions, others as multiples of sum / 2^44.
+// The largest-deficit rule: sample n comes from the source that is furthest behind its share, that
+// is with the largest (n + 1) * weight_i / sum - drawn_i; among equals from the first. The shares
+// are fractions of whole numbers: weights with up to six decimals are taken as they are, others
+// rounded to multiples of sum / 2^31.
 //
 // The rule by itself can only be replayed from sample 0. So that any sample is found at once, the
 // order is made of blocks of at most 2^20 samples. The draws before a block have a closed form:
-// each source's share rounded down, and the missing samples given to the largest remainders. Inside a
-// block the rule runs as it is, except that no source exceeds its draws at the end of the block. When
-// the shares are fractions with a denominator up to 2^20 blocks are multiples of it, the deficits
-// there are zero, and the order is that of the plain rule throughout.
+// each source's share rounded down, and the missing samples given to the largest remainders. Inside
+// a block the rule runs as it is, except that no source exceeds its draws at the end of the block.
+// When the shares are fractions with a denominator up to 2^20 blocks are multiples of it, the
+// deficits there are zero, and the order is that of the plain rule throughout.
 //
-// The draws of a source stay within one sample of its share with up to three sources. With more, the
-// rule itself may be later than that, by 0.5 of a sample in the worst case found in a search.
+// The draws of a source stay within one sample of its share with up to three sources. With more,
+// the rule itself may be later than that, by 0.5 of a sample in the worst case found in a search.
 class Mixture {
  public:
   // Throws Error{kConfiguration} unless every weight is finite and at least a millionth of the sum.

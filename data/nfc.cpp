@@ -39,9 +39,10 @@ std::string_view to_nfc(std::string_view text, std::string& storage) {
   }
   if (offset == text.size()) return text;
   utf8proc_uint8_t* normalized = nullptr;
-  const auto size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                 static_cast<utf8proc_ssize_t>(text.size()), &normalized,
-                                 static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  const auto size =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                   static_cast<utf8proc_ssize_t>(text.size()), &normalized,
+                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   const std::unique_ptr<utf8proc_uint8_t, void (*)(void*)> owner(normalized, std::free);
   SWIATTN_CHECK(size >= 0, "utf8proc: {}", utf8proc_errmsg(size));
   storage.assign(reinterpret_cast<const char*>(normalized), static_cast<size_t>(size));

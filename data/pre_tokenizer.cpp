@@ -32,7 +32,8 @@ bool surely_not_space_before(std::string_view text, size_t end) {
     if ((text[begin] & 0xC0) == 0x80) continue;
     const std::string_view last = text.substr(begin, end - begin);
     size_t offset = 0;
-    return valid_utf8_prefix(last) == last.size() && surely_not_space(next_code_point(last, offset));
+    return valid_utf8_prefix(last) == last.size() &&
+           surely_not_space(next_code_point(last, offset));
   }
   return false;
 }
@@ -83,8 +84,9 @@ void PreTokenizer::read_split(const JsonCursor& component) {
   const bool invert = component.has("invert") && component["invert"].boolean();
   const bool matches_only = behavior == "Removed" && invert;
   if (behavior != "Isolated" && !matches_only) {
-    component["behavior"].refuse("\"Isolated\", or \"Removed\" with \"invert\" (others are not "
-                                 "implemented)");
+    component["behavior"].refuse(
+        "\"Isolated\", or \"Removed\" with \"invert\" (others are not "
+        "implemented)");
   }
   stages_.push_back({Regex(pattern["Regex"].string(), place(pattern)), !matches_only});
 }
@@ -93,8 +95,9 @@ void PreTokenizer::read_byte_level(const JsonCursor& component) {
   byte_level_ = true;
   if (component["add_prefix_space"].boolean()) {
     if (!stages_.empty()) {
-      component["add_prefix_space"].refuse("false after another pre-tokenizer (true is not "
-                                           "implemented there)");
+      component["add_prefix_space"].refuse(
+          "false after another pre-tokenizer (true is not "
+          "implemented there)");
     }
     add_prefix_space_ = true;
   }
@@ -151,7 +154,8 @@ size_t PreTokenizer::last_cut(std::string_view text) const {
   if (!cuttable_) return 0;
   for (size_t n = text.empty() ? 0 : text.size() - 1; n > 0; --n) {
     if (text[n] == ' ' && surely_not_space_before(text, n)) return n;
-    if (text[n - 1] == '\n' && surely_not_space_before(text, n - 1) && surely_not_space_at(text, n)) {
+    if (text[n - 1] == '\n' && surely_not_space_before(text, n - 1) &&
+        surely_not_space_at(text, n)) {
       return n;
     }
   }

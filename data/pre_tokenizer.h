@@ -15,7 +15,8 @@ namespace swiattn {
 // ends in ByteLevel. Each of them cuts every piece of the one before with a regular expression.
 class PreTokenizer {
  public:
-  // Throws Error{kData} naming the component or option of the file `source` that is not implemented.
+  // Throws Error{kData} naming the component or option of the file `source` that is not
+  // implemented.
   PreTokenizer(const JsonCursor& pre_tokenizer, const std::string& source);
 
   using Sink = std::function<void(std::string_view)>;

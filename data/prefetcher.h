@@ -14,8 +14,8 @@
 namespace swiattn {
 
 // Hands out the micro-batches of a stream in order, beginning with the first of `first_step`: to
-// resume is to begin at another step. The thread keeps up to `depth` batches ready and ends with the
-// destructor. One consumer.
+// resume is to begin at another step. The thread keeps up to `depth` batches ready and ends with
+// the destructor. One consumer.
 class Prefetcher {
  public:
   Prefetcher(BatchStream stream, int64_t first_step, size_t depth = 4);

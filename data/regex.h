@@ -1,9 +1,9 @@
 // The regular expressions of tokenizer.json files, run by PCRE2.
 //
 // These files are written for Oniguruma. Both engines read what tokenizers use alike, except that
-// PCRE2's \s takes U+180E for a space: \s is therefore spelt out before compiling. Whatever else the
-// engines could read differently (\h, \w, ^, $, look-behind, possessive {}, …) is refused by name.
-// Letters and digits are those of the Unicode version of the installed PCRE2 (14 in 10.42).
+// PCRE2's \s takes U+180E for a space: \s is therefore spelt out before compiling. Whatever else
+// the engines could read differently (\h, \w, ^, $, look-behind, possessive {}, …) is refused by
+// name. Letters and digits are those of the Unicode version of the installed PCRE2 (14 in 10.42).
 #pragma once
 
 #include <memory>

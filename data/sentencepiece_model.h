@@ -22,12 +22,13 @@ struct SentencepieceModel {
   bool add_dummy_prefix = true;  // a space is put before the text
   bool escape_whitespaces = true;
   bool whitespace_is_suffix = false;
-  bool known_normalizer = false;  // none, or one of the library's own
+  bool own_normalizer = true;  // none, or one of those that come with the library
 };
 
 // Reads a serialized ModelProto. Throws Error{kData} beginning with `source` unless the protocol
-// buffer is well-formed, the pieces are distinct UTF-8 with finite scores, exactly one of them is the
-// unknown piece, the byte pieces are complete, and the normalizer's tables stay inside themselves.
+// buffer is well-formed, the pieces are distinct UTF-8 with finite scores, exactly one of them is
+// the unknown piece, the byte pieces are complete, and the normalizer's tables stay inside
+// themselves.
 SentencepieceModel read_sentencepiece_model(std::string_view bytes, const std::string& source);
 
 }  // namespace swiattn

@@ -72,7 +72,8 @@ void require_tokenizer(const ShardInfo& info, const std::string& shard,
                        const std::string& tokenizer_hash) {
   if (info.tokenizer_hash.empty() || info.tokenizer_hash == tokenizer_hash) return;
   fail(ExitCode::kData,
-       "{}: its tokens were made by the tokenizer '{}' ({}), not by the one that is to read them ({}). "
+       "{}: its tokens were made by the tokenizer '{}' ({}), not by the one that is to read them "
+       "({}). "
        "Tokenize the text with the right tokenizer.",
        shard, info.tokenizer_name, info.tokenizer_hash, tokenizer_hash);
 }

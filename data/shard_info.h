@@ -1,5 +1,5 @@
-// The side file PREFIX.json: which tokenizer made a shard and what the shard should hold. Optional on
-// reading, as is every key in it; keys that are not ours are ignored.
+// The side file PREFIX.json: which tokenizer made a shard and what the shard should hold. Optional
+// on reading, as is every key in it; keys that are not ours are ignored.
 #pragma once
 
 #include <cstdint>
@@ -11,10 +11,10 @@
 namespace swiattn {
 
 struct ShardInfo {
-  std::string tokenizer_name;        // "" when unknown
-  std::string tokenizer_hash;        // as format_hash writes it, "" when unknown
+  std::string tokenizer_name;  // "" when unknown
+  std::string tokenizer_hash;  // as format_hash writes it, "" when unknown
   std::optional<int64_t> vocab_size;
-  std::optional<int32_t> eos_id;     // the token that ends every document
+  std::optional<int32_t> eos_id;  // the token that ends every document
 
   // Found out by ShardWriter.
   std::optional<TokenType> token_type;

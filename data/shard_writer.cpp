@@ -1,8 +1,6 @@
 #include "data/shard_writer.h"
 
 #include <algorithm>
-#include <array>
-#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <utility>
@@ -14,7 +12,6 @@ namespace swiattn {
 namespace {
 
 constexpr size_t kBufferBytes = 1 << 20;
-constexpr std::array kSuffixes = {".bin", ".json", ".idx"};  // in the order they get their names
 
 std::string temporary(const std::string& path) { return path + ".tmp"; }
 
@@ -40,7 +37,7 @@ ShardWriter::ShardWriter(FileSystem& files, std::string prefix, ShardInfo info)
 ShardWriter::~ShardWriter() {
   if (finished_) return;
   payload_.reset();
-  for (const char* suffix : kSuffixes) {
+  for (const char* suffix : {".bin", ".json", ".idx"}) {
     const std::string path = temporary(prefix_ + suffix);
     try {
       if (file_exists(path)) files_.remove_file(path);
@@ -69,7 +66,8 @@ void ShardWriter::append_tokens(std::span<const int32_t> tokens) {
   const auto [smallest, largest] = std::minmax_element(tokens.begin(), tokens.end());
   if (*smallest < 0 || *largest >= *info_.vocab_size) {
     fail(ExitCode::kData,
-         "{}: document {} holds token id {}, outside the vocabulary of {} ids of the tokenizer '{}'.",
+         "{}: document {} holds token id {}, outside the vocabulary of {} ids of the tokenizer "
+         "'{}'.",
          prefix_, *info_.documents, *smallest < 0 ? *smallest : *largest, *info_.vocab_size,
          info_.tokenizer_name);
   }
@@ -106,8 +104,8 @@ void ShardWriter::flush() {
 
 void ShardWriter::end_document() {
   SWIATTN_CHECK(in_document_, "{}: no document is open", prefix_);
-  SWIATTN_CHECK(!info_.eos_id || last_token_ == *info_.eos_id, "{}: document {} does not end in eos",
-                prefix_, *info_.documents);
+  SWIATTN_CHECK(!info_.eos_id || last_token_ == *info_.eos_id,
+                "{}: document {} does not end in eos", prefix_, *info_.documents);
   lengths_.push_back(static_cast<int32_t>(document_tokens_));
   ++*info_.documents;
   in_document_ = false;
@@ -130,15 +128,18 @@ void ShardWriter::finish() {
   side->sync();
   side->close();
 
-  // Without an index nothing is read, so an older shard loses it before the payload changes.
+  // Without an index nothing is read: an older shard loses it before its payload changes, and the
+  // new one gets it when the rest is in place.
+  const std::string folder = folder_of(prefix_);
   if (file_exists(prefix_ + ".idx")) {
     files_.remove_file(prefix_ + ".idx");
-    files_.sync_folder(folder_of(prefix_));
+    files_.sync_folder(folder);
   }
-  for (const char* suffix : kSuffixes) {
-    files_.rename(temporary(prefix_ + suffix), prefix_ + suffix);
-  }
-  files_.sync_folder(folder_of(prefix_));
+  files_.rename(temporary(prefix_ + ".bin"), prefix_ + ".bin");
+  files_.rename(temporary(prefix_ + ".json"), prefix_ + ".json");
+  files_.sync_folder(folder);
+  files_.rename(temporary(prefix_ + ".idx"), prefix_ + ".idx");
+  files_.sync_folder(folder);
   finished_ = true;
 }
 

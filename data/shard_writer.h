@@ -35,8 +35,8 @@ class ShardWriter {
   void append_tokens(std::span<const int32_t> tokens);
   void end_document();
 
-  // Writes index and side file, syncs all three and renames them into place, the index last: a crash
-  // leaves a complete shard or one that has no index and is refused on reading.
+  // Writes index and side file, syncs all three and renames them into place, the index last: a
+  // crash leaves a complete shard or one that has no index and is refused on reading.
   void finish();
 
   // Tokens, documents and largest id so far; after finish() the payload hash as well.
@@ -51,10 +51,10 @@ class ShardWriter {
   ShardInfo info_;
   std::unique_ptr<WritableFile> payload_;
   Hasher payload_hasher_;
-  std::vector<std::byte> buffer_;    // encoded tokens on their way to the payload
-  std::vector<int32_t> lengths_;     // tokens of each finished document
-  int64_t document_tokens_ = 0;      // of the open document
-  int32_t last_token_ = -1;          // of the open document
+  std::vector<std::byte> buffer_;  // encoded tokens on their way to the payload
+  std::vector<int32_t> lengths_;   // tokens of each finished document
+  int64_t document_tokens_ = 0;    // of the open document
+  int32_t last_token_ = -1;        // of the open document
   bool in_document_ = false;
   bool finished_ = false;
 };

@@ -18,7 +18,7 @@ std::string without_suffix(const std::string& path, std::string_view suffix) {
 
 std::unique_ptr<TokenSource> open_shard(const std::string& path,
                                         const std::optional<int32_t>& eos_id) {
-  const std::string prefix = without_suffix(without_suffix(path, ".idx"), ".bin");
+  const std::string prefix = shard_prefix(path);
   const bool has_payload = file_exists(prefix + ".bin");
   if (has_payload && file_exists(prefix + ".idx")) {
     return std::make_unique<IndexedDataset>(path, prefix);
@@ -29,7 +29,8 @@ std::unique_ptr<TokenSource> open_shard(const std::string& path,
   }
   if (has_payload) {
     fail(ExitCode::kData,
-         "{}: there is no '{}.idx' beside '{}.bin'. The writing of this shard was interrupted and has "
+         "{}: there is no '{}.idx' beside '{}.bin'. The writing of this shard was interrupted and "
+         "has "
          "to be repeated; if it is a flat or an llm.c shard, give the path with '.bin'.",
          path, prefix, prefix);
   }
@@ -40,6 +41,10 @@ std::unique_ptr<TokenSource> open_shard(const std::string& path,
 }
 
 }  // namespace
+
+std::string shard_prefix(const std::string& path) {
+  return without_suffix(without_suffix(path, ".idx"), ".bin");
+}
 
 std::unique_ptr<TokenSource> open_token_source(const std::string& path,
                                                const TokenSourceOptions& options) {

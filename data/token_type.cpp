@@ -82,13 +82,20 @@ std::optional<TokenType> token_type_of_megatron_code(uint8_t code) {
 
 void decode_tokens(TokenType type, const std::byte* bytes, std::span<int32_t> out) {
   switch (type) {
-    case TokenType::kU8: return decode<uint8_t>(bytes, out);
-    case TokenType::kI8: return decode<int8_t>(bytes, out);
-    case TokenType::kI16: return decode<int16_t>(bytes, out);
-    case TokenType::kI32: return decode<int32_t>(bytes, out);
-    case TokenType::kI64: return decode<int64_t>(bytes, out);
-    case TokenType::kU16: return decode<uint16_t>(bytes, out);
-    case TokenType::kU32: return decode<uint32_t>(bytes, out);
+    case TokenType::kU8:
+      return decode<uint8_t>(bytes, out);
+    case TokenType::kI8:
+      return decode<int8_t>(bytes, out);
+    case TokenType::kI16:
+      return decode<int16_t>(bytes, out);
+    case TokenType::kI32:
+      return decode<int32_t>(bytes, out);
+    case TokenType::kI64:
+      return decode<int64_t>(bytes, out);
+    case TokenType::kU16:
+      return decode<uint16_t>(bytes, out);
+    case TokenType::kU32:
+      return decode<uint32_t>(bytes, out);
   }
 }
 

@@ -41,7 +41,8 @@ Match match_character(std::string_view bytes, size_t offset) {
   size_t count = 1;
   while (count < sequence.length && offset + count < bytes.size()) {
     const unsigned char next = byte(offset + count);
-    const bool fits = count == 1 ? next >= sequence.low && next <= sequence.high : is_continuation(next);
+    const bool fits =
+        count == 1 ? next >= sequence.low && next <= sequence.high : is_continuation(next);
     if (!fits) break;
     ++count;
   }

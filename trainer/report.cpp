@@ -52,10 +52,11 @@ void write_report(FileSystem& files, const std::string& run_folder, const Report
   data["written"] = utc_now();
   data["facts"] = facts.facts;
   std::string page = kReportHtml;
-  fill(page, "{{title}}", escape_html(facts.title));
   fill(page, "{{style}}", kReportCss);
   fill(page, "{{script}}", kReportJs);
-  fill(page, "{{data}}", to_script_text(data));  // last: it holds text of users
+  // Text of users comes last and from the end of the page, so that no mark in it is taken for ours.
+  fill(page, "{{data}}", to_script_text(data));
+  fill(page, "{{title}}", escape_html(facts.title));
   write_file_atomically(files, run_folder + "/report.html", page);
 }
 

@@ -19,18 +19,15 @@ at::Tensor AttentionShape::values(const at::Tensor& qkv) const {
       .unflatten(1, {kv_heads, head_dim});
 }
 
-std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name,
-                                                         c10::Device device) {
+std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name, c10::Device device,
+                                                         at::ScalarType type) {
   if (name == "reference") return make_reference_backend();
   if (name == "auto" || name == "library") {
-    if (device.is_cpu()) return make_blockwise_backend();
-#ifdef SWIATTN_CUDA
-    return make_flash_backend();
-#endif
+    const bool flash = device.is_cuda() && type == at::kBFloat16;
+    return flash ? make_flash_backend() : make_blockwise_backend();
   }
   fail(ExitCode::kConfiguration,
-       "attention.backend: '{}' is not available in this build on this device; use auto, library or "
-       "reference.",
+       "attention.backend: '{}' is not available in this version; use auto, library or reference.",
        name);
 }
 

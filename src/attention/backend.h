@@ -58,14 +58,14 @@ class AttentionBackend {
                         const at::Tensor& grad_qkv) const = 0;
 };
 
-// `name`: auto | reference | library. Throws Error{kConfiguration} for a name that is not in the
-// table, listing what is.
-std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name,
-                                                         c10::Device device);
+// `name`: auto | reference | library, for operands of this type on this device. Throws
+// Error{kConfiguration} for a name that is not in the table, listing what is.
+std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name, c10::Device device,
+                                                         at::ScalarType type);
 
 // The members of the table.
 std::unique_ptr<AttentionBackend> make_reference_backend();
-std::unique_ptr<AttentionBackend> make_blockwise_backend();  // `library` on a CPU
-std::unique_ptr<AttentionBackend> make_flash_backend();      // `library` on a GPU
+std::unique_ptr<AttentionBackend> make_blockwise_backend();  // `library` on a CPU, or in float32
+std::unique_ptr<AttentionBackend> make_flash_backend();      // `library` on a GPU in bfloat16
 
 }  // namespace swiattn

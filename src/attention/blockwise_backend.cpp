@@ -1,4 +1,4 @@
-// The library backend of CPUs: blocks of query rows against exactly the keys that they can see, with
+// The library backend of CPUs, and of float32 on a GPU: blocks of query rows against exactly the keys that they can see, with
 // ATen's batched matrix products. Never holds S x S, and costs what its visible pairs cost.
 #include <ATen/ATen.h>
 
@@ -40,16 +40,16 @@ struct Block {
   at::Tensor hidden;  // [n, keys] bool, undefined when every row sees every key
 };
 
-Block make_block(Band band, const DocumentLayout& layout, int64_t window, int64_t document_begin,
-                 const int64_t* rows, int64_t count) {
+Block make_block(Band band, int64_t window, int64_t document_begin, const int64_t* rows,
+                 int64_t count, c10::Device device) {
   const KeyRange first = key_range(band, rows[0] - document_begin, window);
   const KeyRange last = key_range(band, rows[count - 1] - document_begin, window);
   Block block;
-  block.rows = at::tensor(at::IntArrayRef(rows, static_cast<size_t>(count)), at::kLong);
+  block.rows = at::tensor(at::IntArrayRef(rows, static_cast<size_t>(count)), at::kLong).to(device);
   block.key_begin = document_begin + first.begin;
   block.key_end = document_begin + last.end;
   if (first.begin == last.begin && first.end == last.end) return block;
-  const at::Tensor key = at::arange(block.key_begin, block.key_end, at::kLong).unsqueeze(0);
+  const at::Tensor key = at::arange(block.key_begin, block.key_end, block.rows.options()).unsqueeze(0);
   const at::Tensor distance = block.rows.unsqueeze(1) - key;
   switch (band) {
     case Band::kNear: block.hidden = (distance < 0).logical_or_(distance >= window); break;
@@ -63,7 +63,8 @@ Block make_block(Band band, const DocumentLayout& layout, int64_t window, int64_
 template <class Visit>
 void for_each_block(Band band, const DocumentLayout& layout, const AttentionShape& shape,
                     const at::Tensor& rows, const Visit& visit) {
-  const bool* marked = rows.defined() ? rows.const_data_ptr<bool>() : nullptr;
+  const at::Tensor on_host = rows.defined() ? rows.cpu() : at::Tensor();
+  const bool* marked = on_host.defined() ? on_host.const_data_ptr<bool>() : nullptr;
   std::vector<int64_t> chosen;
   for (int64_t document = 0; document < layout.documents(); ++document) {
     const int64_t begin = layout.starts[document];
@@ -78,7 +79,8 @@ void for_each_block(Band band, const DocumentLayout& layout, const AttentionShap
       const int64_t keys = chosen[std::min(i + kRows, total) - 1] - begin + 1;
       const int64_t fitting = std::max<int64_t>(8, kScores / (keys * shape.heads));
       const int64_t count = std::min({kRows, fitting, total - i});
-      visit(make_block(band, layout, shape.window, begin, chosen.data() + i, count));
+      visit(make_block(band, shape.window, begin, chosen.data() + i, count,
+                       layout.position.device()));
       i += count;
     }
   }

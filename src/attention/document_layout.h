@@ -16,13 +16,21 @@ struct DocumentLayout {
   int64_t tokens = 0;           // T
   int64_t longest = 0;          // tokens of the longest document
   at::Tensor starts_device;     // `starts` as int32 on the device
-  at::Tensor position;          // [T] int64: index in the document, so that position + 1 keys are visible
+  at::Tensor position;  // [T] int64: index in the document, so that position + 1 keys are visible
+
+  // The rows that have far keys (the last n - w of a document of n > w tokens), packed: against the
+  // first n - w keys of their documents they are plain causal attention. F rows in all.
+  at::Tensor far_queries;         // [F] int64 token indices
+  at::Tensor far_keys;            // [F] int64
+  at::Tensor far_starts_device;   // int32 offsets into the F rows, one document longer than w each
+  int64_t far_longest = 0;
 
   int64_t documents() const { return static_cast<int64_t>(starts.size()) - 1; }
   // The common length of all documents, or 0 when they differ: then views of [B, S] serve.
   int64_t uniform_length() const;
 };
 
-DocumentLayout make_document_layout(std::vector<int32_t> starts, c10::Device device);
+DocumentLayout make_document_layout(std::vector<int32_t> starts, int64_t window,
+                                    c10::Device device);
 
 }  // namespace swiattn

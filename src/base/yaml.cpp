@@ -150,7 +150,7 @@ class TreeBuilder : public YAML::EventHandler {
   YamlNode& add(const YAML::Mark& mark, YamlNode::Kind kind) {
     if (wants_key()) {
       fail(ExitCode::kConfiguration, "{}: expected a name as key, found {}.", place(mark.line),
-           kind == YamlNode::Kind::kNull ? "none" : "a list or map");
+           kind == YamlNode::Kind::kNull ? "none" : "a list or map (is a bracket not closed?)");
     }
     YamlNode* node = &root_;
     if (!open_.empty()) {

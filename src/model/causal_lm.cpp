@@ -26,7 +26,8 @@ CausalLm::CausalLm(const ModelConfig& config, CausalLmOptions options, FlatParam
 }
 
 MicroBatch CausalLm::prepare(const PackedTokens& packed) const {
-  return make_micro_batch(packed, frequencies_, parameters_.compute_type(), parameters_.device());
+  return make_micro_batch(packed, frequencies_, options_.window, parameters_.compute_type(),
+                          parameters_.device());
 }
 
 MicroBatchResult CausalLm::train(const MicroBatch& batch) {

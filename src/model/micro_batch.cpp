@@ -16,7 +16,8 @@ at::Tensor to_device(std::span<const int32_t> values, at::ScalarType type, c10::
 }  // namespace
 
 MicroBatch make_micro_batch(const PackedTokens& packed, const RotaryFrequencies& frequencies,
-                            at::ScalarType compute_type, c10::Device device) {
+                            int64_t window, at::ScalarType compute_type,
+                            c10::Device device) {
   MicroBatch batch;
   batch.sequences = packed.sequences;
   batch.sequence_length = packed.sequence_length;
@@ -25,7 +26,7 @@ MicroBatch make_micro_batch(const PackedTokens& packed, const RotaryFrequencies&
   batch.counted = batch.targets >= 0;
   batch.samples.assign(packed.samples.begin(), packed.samples.end());
   batch.layout = make_document_layout(
-      {packed.document_starts.begin(), packed.document_starts.end()}, device);
+      {packed.document_starts.begin(), packed.document_starts.end()}, window, device);
   batch.rotary = make_rotary_table(to_device(packed.positions, at::kInt, device),
                                    frequencies.inverse, frequencies.attention_factor, compute_type);
   return batch;

@@ -38,6 +38,6 @@ struct MicroBatch {
 };
 
 MicroBatch make_micro_batch(const PackedTokens& packed, const RotaryFrequencies& frequencies,
-                            at::ScalarType compute_type, c10::Device device);
+                            int64_t window, at::ScalarType compute_type, c10::Device device);
 
 }  // namespace swiattn

@@ -21,7 +21,7 @@ std::string sentence_of(ExitCode code, Action action) {
     return error.what();
   }
   ADD_FAILURE() << "no Error was thrown";
-  return "";
+  return {};
 }
 
 }  // namespace swiattn

@@ -161,7 +161,7 @@ TEST(Yaml, AValueFromElsewhereKeepsItsOwnPlace) {
   EXPECT_EQ(value.items[1].text, "4K");
   EXPECT_EQ(parse_yaml_value("", "--x").kind, YamlNode::Kind::kNull);
   EXPECT_EQ(parse_yaml_value("", "--x").place, "--x");
-  EXPECT_THAT(sentence_of(ExitCode::kConfiguration, [] { parse_yaml_value("[1", "--x.y"); }),
+  EXPECT_THAT(sentence_of(ExitCode::kConfiguration, [] { parse_yaml_value("a: }", "--x.y"); }),
               StartsWith("--x.y: this is not valid YAML"));
 }
 

@@ -89,7 +89,7 @@ TEST_P(GradientTest, ExplicitBackwardEqualsAutogradInFloat64) {
                             FlatParameters::Purpose::kTraining);
   load(parameters, weights);
   CausalLm model(config, {c.attention, c.window, c.gate, objective_of(c.regularizer)}, parameters,
-                 reference_operations(), make_attention_backend(c.backend, at::kCPU));
+                 reference_operations(), make_attention_backend(c.backend, at::kCPU, at::kDouble));
   const MicroBatch batch = model.prepare(tokens.packed());
   const MicroBatchResult result = model.train(batch);
 

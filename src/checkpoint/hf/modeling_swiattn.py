@@ -92,13 +92,16 @@ class SwiattnAttention:
     def narrow(self, attention_mask, hidden_states, past_key_values, cache_position):
         """The causal mask [B, 1, Tq, Tk] without what each token does not attend to."""
         full = self.router(hidden_states) > 0 if self.attends_to == "switch" else None  # [B, Tq]
-        device = hidden_states.device
-        queries = cache_position
-        if queries is None:
-            seen = past_key_values.get_seq_length(self.layer_idx) if past_key_values is not None else 0
-            queries = torch.arange(hidden_states.shape[1], device=device) + seen
-        # Without a mask the attention is causal over exactly the tokens seen so far.
-        length = attention_mask.shape[-1] if attention_mask is not None else int(queries[-1]) + 1
+        batch, tokens, device = hidden_states.shape[0], hidden_states.shape[1], hidden_states.device
+        seen = past_key_values.get_seq_length(self.layer_idx) if past_key_values is not None else 0
+        queries = torch.arange(tokens, device=device) + seen
+        if attention_mask is not None:
+            length = attention_mask.shape[-1]
+        elif past_key_values is not None:  # a cache of a fixed size has more keys than were seen
+            asked = tokens if cache_position is None else cache_position  # transformers 5, 4
+            length = past_key_values.get_mask_sizes(asked, self.layer_idx)[0]
+        else:
+            length = tokens
         if length <= self.window:
             return attention_mask
         keys = torch.arange(length, device=device)
@@ -107,7 +110,7 @@ class SwiattnAttention:
             allowed = allowed | full[:, None, :, None]  # [B, 1, Tq, Tk]
         if attention_mask is None:
             allowed = allowed & (keys <= queries[:, None])
-            return allowed.expand(hidden_states.shape[0], 1, -1, -1)
+            return allowed.expand(batch, 1, -1, -1)
         if attention_mask.dtype == torch.bool:
             return attention_mask & allowed
         return attention_mask.masked_fill(~allowed, torch.finfo(attention_mask.dtype).min)
