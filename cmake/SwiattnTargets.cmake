@@ -38,7 +38,8 @@ function(swiattn_program name)
 endfunction()
 
 # swiattn_test(NAME LABEL label SOURCES file... USES target...): a GoogleTest program whose tests
-# ctest lists one by one. The label is one of unit, dist, gpu, fault, fuzz.
+# ctest lists one by one. The label is one of unit, dist, gpu, fault, fuzz. One thread a test, since
+# ctest runs several at once and OpenMP teams that share cores wait for each other.
 function(swiattn_test name)
   cmake_parse_arguments(ARG "" "LABEL" "SOURCES;USES" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
@@ -48,5 +49,5 @@ function(swiattn_test name)
     SWIATTN_PROGRAMS="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests")
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST
-    PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT 600)
+    PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT 600 ENVIRONMENT OMP_NUM_THREADS=1)
 endfunction()

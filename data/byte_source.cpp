@@ -54,7 +54,7 @@ class PackedSource : public ByteSource {
  protected:
   // Reads more packed bytes; 0 at the end of the file.
   size_t refill() { return file_.read(buffer_.data(), buffer_.size()); }
-  const char* buffer() const { return buffer_.data(); }
+  char* buffer() { return buffer_.data(); }
 
   [[noreturn]] void refuse_cut_off() const {
     fail(ExitCode::kData, "{} ends in the middle: it was cut off.", path_);
@@ -85,7 +85,7 @@ class GzipSource : public PackedSource {
     const size_t wanted = stream_.avail_out;
     while (stream_.avail_out == wanted) {
       if (stream_.avail_in == 0) {
-        stream_.next_in = reinterpret_cast<const Bytef*>(buffer());
+        stream_.next_in = reinterpret_cast<Bytef*>(buffer());
         stream_.avail_in = static_cast<uInt>(refill());
         if (stream_.avail_in == 0) {
           if (!between_members_) refuse_cut_off();

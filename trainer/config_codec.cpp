@@ -119,8 +119,8 @@ Codec<double> duration() {
 
 Codec<Span> span(bool percent_allowed) {
   Codec<Span> codec;
-  codec.values = "steps (500), tokens (2B tokens)";
-  if (percent_allowed) codec.values += " or a share of the run (10%)";
+  codec.values = percent_allowed ? "steps (500), tokens (2B tokens) or a share of the run (10%)"
+                                 : "steps (500) or tokens (2B tokens)";
   codec.read = [=, expected = codec.values](const YamlNode& node, const std::string& key) -> Span {
     std::string_view found = scalar_text(node, key, expected);
     if (percent_allowed && take_ending(found, "%")) {

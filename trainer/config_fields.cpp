@@ -1,9 +1,6 @@
 #include "trainer/config_fields.h"
 
-#include <algorithm>
-
 #include "base/error.h"
-#include "base/text.h"
 #include "trainer/config_codec.h"
 
 namespace swiattn {
@@ -389,27 +386,6 @@ std::vector<Section> sections_of(RunConfig& config) {
       {"preempt", "Being stopped from outside.", fields_of(config.preempt)},
       {"numerics", "Non-finite numbers and repeatability.", fields_of(config.numerics)},
   };
-}
-
-std::set<std::string> read_fields(const std::vector<Field>& fields, const YamlNode& map,
-                                  const std::string& prefix) {
-  std::set<std::string> given;
-  for (const auto& [key, value] : map.entries) {
-    const auto found = std::find_if(fields.begin(), fields.end(),
-                                    [&](const Field& candidate) { return candidate.key == key; });
-    if (found == fields.end()) {
-      std::vector<std::string> keys;
-      for (const Field& candidate : fields) keys.push_back(candidate.key);
-      const std::string meant = nearest(key, keys);
-      fail(ExitCode::kConfiguration, "{}: {}.{}: there is no such key; {}.", value.place, prefix,
-           key,
-           meant.empty() ? fmt::format("{} has {}", prefix, fmt::join(keys, ", "))
-                         : fmt::format("did you mean \"{}\"?", meant));
-    }
-    found->read(value, prefix + "." + key);
-    given.insert(key);
-  }
-  return given;
 }
 
 }  // namespace swiattn

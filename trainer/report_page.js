@@ -407,8 +407,8 @@ function addSummary() {
   tile('Training loss', short(lastOf('loss')), `from ${short(loss[0])}`);
   if (data.validation.length > 0) {
     const {name, points} = data.validation[0];
-    tile('Perplexity on ' + name, short(points.at(-1).perplexity),
-      points.length > 1 ? `from ${short(points[0].perplexity)}` : `after step ${points[0].step}`);
+    tile('Perplexity', short(points.at(-1).perplexity),
+      (points.length > 1 ? `from ${short(points[0].perplexity)}, ` : '') + `on ${name}`);
   }
   tile('Full attention', percent(lastOf('full_ratio')), `beyond the window ${percent(lastOf('full_ratio_far'))}`);
   tile('Steps', whole.format(data.steps), `${short(data.tokens)} tokens`);

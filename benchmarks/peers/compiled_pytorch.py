@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""The trainer to beat: the same training step as somebody at home in PyTorch would write it for speed.
+"""The trainer to beat: the same training step, written in PyTorch for speed.
 
-torch.compile per block, cuDNN attention, bfloat16 autocast over float32 weights, fused AdamW, a cross
-entropy that never holds all logits, gradient clipping, no recomputation, random tokens. Two modes:
+torch.compile per block, cuDNN attention, bfloat16 autocast over float32 weights, fused AdamW, a
+cross entropy that never holds all logits, clipping, no recomputation, random tokens. Modes:
 
   full        causal attention, the base's own continual pretraining
-  two_branch  both branches of Switch Attention under autograd: cuDNN for the full one, FlexAttention
-              for the window, a straight-through gate per token and the adaptive regularizer
+  two_branch  both branches of Switch Attention under autograd: cuDNN for the full one and
+              FlexAttention for the window, a straight-through gate per token, the adaptive
+              regularizer
 
 Prints one line of JSON. `mfu` counts causal attention once, in both modes.
 """

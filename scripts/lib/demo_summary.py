@@ -27,22 +27,18 @@ def main() -> None:
     seconds = sum(record["step_seconds"] for record in steps)
     ratios = routing["full_ratio_by_layer"]
     first, last = steps[0]["full_ratio"], steps[-1]["full_ratio"]
-    print(
-        f"SmolLM2-135M-Instruct was trained for {len(steps)} steps ({steps[-1]['tokens']:,} tokens, "
-        f"{seconds / 60:.1f} minutes), interrupted by SIGTERM and resumed.\n"
-        f"Perplexity on Pride and Prejudice, which it was not trained on ({base['tokens']:,} tokens):\n"
-        f"  base, full attention                 {base['perplexity']:8.2f}\n"
-        f"  base, window of {window + ',':<6} untrained     {window_only['perplexity']:8.2f}\n"
-        f"  hybrid, {100 * hybrid['full_ratio']:3.0f} % of tokens full        "
-        f"{hybrid['perplexity']:8.2f}\n"
-        f"Full attention was chosen by {100 * first:.0f} % of tokens at step 1, "
-        f"{100 * last:.0f} % at step {len(steps)}.\n"
-        f"By layer: [{''.join(map(bar, ratios))}], {100 * min(ratios):.0f} to "
-        f"{100 * max(ratios):.0f} %.\n"
-        "The hybrid is a Hugging Face folder: runs/demo/hybrid. The curves: runs/demo/report.html.\n"
-        "Talk to it: build/bin/swiattn-eval generate --model runs/demo/hybrid --prompt 'It is a truth'\n"
-        "Next: your model and text in a copy of configs/demo-cpu.yaml; docs/demo.md says which keys."
-    )
+    print(f"""\
+SmolLM2-135M-Instruct was trained for {len(steps)} steps ({steps[-1]["tokens"]:,} tokens, \
+{seconds / 60:.1f} minutes), stopped once and resumed.
+Perplexity on Pride and Prejudice, which it was not trained on:
+    base, full attention                {base["perplexity"]:8.2f}
+    base, window of {window + ",":<6} untrained    {window_only["perplexity"]:8.2f}
+    hybrid, {hybrid["full_ratio"]:4.0%} of tokens full        {hybrid["perplexity"]:8.2f}
+Full attention was chosen by {first:.0%} of tokens at the first step, {last:.0%} at the last.
+By layer, from the first: [{"".join(map(bar, ratios))}], {min(ratios):.0%} to {max(ratios):.0%}.
+A Hugging Face folder: runs/demo/hybrid. The curves: runs/demo/report.html.
+Talk to it: build/bin/swiattn-eval generate --model runs/demo/hybrid --prompt 'It is a truth'
+Next: your model and text in a copy of configs/demo-cpu.yaml; docs/demo.md says which keys.""")
 
 
 if __name__ == "__main__":

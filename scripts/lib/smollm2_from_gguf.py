@@ -165,9 +165,7 @@ def write_folder(gguf_file: Path, folder: Path) -> None:
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "README.md").write_text(MODEL_CARD, encoding="utf-8")
-    save_file(
-        read_weights(reader, config), folder / "model.safetensors", metadata={"format": "pt"}
-    )
+    save_file(read_weights(reader, config), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def main() -> None:

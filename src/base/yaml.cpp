@@ -16,7 +16,6 @@
 namespace swiattn {
 namespace {
 
-constexpr uint64_t kLargestFile = 1 << 20;
 constexpr size_t kMostNodes = 10000;
 constexpr size_t kDeepest = 50;
 
@@ -205,9 +204,9 @@ void check_bytes(std::string_view text, const TreeBuilder& builder) {
 
 YamlNode parse(std::string_view text, const std::string& source, bool with_lines) {
   TreeBuilder builder(source, with_lines);
-  if (text.size() > kLargestFile) {
+  if (text.size() > kLargestYaml) {
     fail(ExitCode::kConfiguration, "{}: {} bytes are more than the {} allowed.", source,
-         text.size(), kLargestFile);
+         text.size(), kLargestYaml);
   }
   check_bytes(text, builder);
   try {
@@ -259,7 +258,7 @@ YamlNode parse_yaml(std::string_view text, const std::string& source) {
 }
 
 YamlNode read_yaml_file(const std::string& path) {
-  return parse_yaml(read_file(path, ExitCode::kConfiguration, kLargestFile), path);
+  return parse_yaml(read_file(path, ExitCode::kConfiguration, kLargestYaml), path);
 }
 
 YamlNode parse_yaml_value(std::string_view text, const std::string& place) {

@@ -1,6 +1,6 @@
 // Strict YAML: a small subset, read into a tree in which every value knows where it stands. What
-// yaml-cpp accepts silently (duplicate keys, aliases that explode, octal numbers, a second document,
-// NaN, broken UTF-8) is refused here in a sentence that names file and line.
+// yaml-cpp accepts silently (duplicate keys, aliases that explode, octal numbers, a second
+// document, NaN, broken UTF-8) is refused here in a sentence that names file and line.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,8 @@
 #include <vector>
 
 namespace swiattn {
+
+inline constexpr uint64_t kLargestYaml = 1 << 20;  // bytes of a document
 
 // One value of a document. A scalar is text still: its reader decides what it must be.
 struct YamlNode {
@@ -37,7 +39,8 @@ YamlNode parse_yaml(std::string_view text, const std::string& source);
 // Reads and parses a file.
 YamlNode read_yaml_file(const std::string& path);
 
-// Parses a value given on one line elsewhere, such as on a command line: all its places are `place`.
+// Parses a value given on one line elsewhere, such as on a command line: all its places are
+// `place`.
 YamlNode parse_yaml_value(std::string_view text, const std::string& place);
 
 // `text` as a scalar that reads back as exactly this string: plain where that is safe, else quoted.

@@ -10,7 +10,7 @@
 #include "checkpoint/checkpoint_names.h"
 #include "tests/base/fault_file_system.h"
 #include "tests/base/temporary_folder.h"
-#include "tests/checkpoint/recording_log.h"
+#include "tests/base/recording_log.h"
 
 namespace swiattn {
 namespace {

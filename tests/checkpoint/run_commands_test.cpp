@@ -10,7 +10,7 @@
 #include "base/json.h"
 #include "checkpoint/checkpoint_store.h"
 #include "tests/base/temporary_folder.h"
-#include "tests/checkpoint/recording_log.h"
+#include "tests/base/recording_log.h"
 
 namespace swiattn {
 namespace {

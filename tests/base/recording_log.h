@@ -1,4 +1,4 @@
-// A log that keeps what was said.
+// A log that keeps its warnings and errors.
 #pragma once
 
 #include <string>
