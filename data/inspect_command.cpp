@@ -55,6 +55,7 @@ Lengths lengths_of(const TokenSource& source) {
 
 Excerpt read_excerpt(const TokenSource& source, const Options& options) {
   const int64_t number = *options.document;
+  if (source.documents() == 0) fail(ExitCode::kData, "{}: has no documents.", source.name());
   if (number < 0 || number >= source.documents()) {
     fail(ExitCode::kData, "{}: there is no document {}; documents are numbered from 0 to {}.",
          source.name(), number, source.documents() - 1);

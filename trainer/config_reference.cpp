@@ -41,10 +41,10 @@ std::string config_reference_markdown() {
     text += "| key | default | allowed | resume | meaning |\n|---|---|---|---|---|\n";
     for (const Field& field : section.fields) {
       const bool required = field.needed == Field::Needed::kRequired;
-      text += fmt::format("| `{}` | {} | {} | {} | {} |\n", field.key,
-                          required ? "required" : "`" + field.write() + "`", cell(field.values),
-                          field.on_resume == Field::OnResume::kFree ? "free" : "refused",
-                          cell(field.help));
+      text += fmt::format(
+          "| `{}` | {} | {} | {} | {} |\n", field.key,
+          required ? "required" : fmt::format("`{}`", field.write()), cell(field.values),
+          field.on_resume == Field::OnResume::kFree ? "free" : "refused", cell(field.help));
     }
   }
   return text;

@@ -74,21 +74,22 @@ std::string find_git_commit(const std::string& folder) {
 nlohmann::ordered_json describe_environment(const ProgramFacts& facts) {
   const std::string commit = find_git_commit(program_folder());
   std::error_code ignored;
-  return {{"schema", 1},
-          {"started", utc_now()},
-          {"command_line", facts.command_line},
-          {"folder", fs::current_path(ignored).string()},
-          {"versions", facts.versions},
-          {"git_commit", commit.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(commit)},
-          {"host", host_name()},
-          {"process", getpid()},
-          {"ranks", facts.ranks},
-          {"gpus", facts.gpus},
-          {"processor", find_value("/proc/cpuinfo", "model name")},
-          {"cores", std::thread::hardware_concurrency()},
-          {"memory_gib", memory_gib()},
-          {"system", find_value("/etc/os-release", "PRETTY_NAME")},
-          {"kernel", kernel()}};
+  return {
+      {"schema", 1},
+      {"started", utc_now()},
+      {"command_line", facts.command_line},
+      {"folder", fs::current_path(ignored).string()},
+      {"versions", facts.versions},
+      {"git_commit", commit.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(commit)},
+      {"host", host_name()},
+      {"process", getpid()},
+      {"ranks", facts.ranks},
+      {"gpus", facts.gpus},
+      {"processor", find_value("/proc/cpuinfo", "model name")},
+      {"cores", std::thread::hardware_concurrency()},
+      {"memory_gib", memory_gib()},
+      {"system", find_value("/etc/os-release", "PRETTY_NAME")},
+      {"kernel", kernel()}};
 }
 
 }  // namespace swiattn

@@ -11,8 +11,8 @@
 
 namespace swiattn {
 
-// Of one optimizer step, over all its ranks and micro-batches. A number that does not exist (the mean
-// gamma without a regularizer) is NaN and becomes null.
+// Of one optimizer step, over all its ranks and micro-batches. A number that does not exist (the
+// mean gamma without a regularizer) is NaN and becomes null.
 struct StepMetrics {
   static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 

@@ -13,8 +13,7 @@ bool belongs(const std::string& line, int64_t resumed_step) {
   const Json object = Json::parse(line, nullptr, false);
   if (!object.is_object()) return false;
   const auto step = object.find("step");
-  return step != object.end() && step->is_number_integer() &&
-         step->get<int64_t>() <= resumed_step;
+  return step != object.end() && step->is_number_integer() && step->get<int64_t>() <= resumed_step;
 }
 
 // Lines stand in the order of their steps, so that those to keep are a prefix: its size in bytes.
@@ -31,10 +30,7 @@ uint64_t size_to_keep(const std::string& path, int64_t resumed_step) {
 }  // namespace
 
 MetricsWriter::MetricsWriter(FileSystem& files, std::string path, int64_t resumed_step, Log& log)
-    : files_(files),
-      path_(std::move(path)),
-      log_(log),
-      size_(size_to_keep(path_, resumed_step)) {
+    : files_(files), path_(std::move(path)), log_(log), size_(size_to_keep(path_, resumed_step)) {
   if (file_exists(path_) && file_size(path_, ExitCode::kCheckpoint) != size_) {
     files_.truncate(path_, size_);
   }

@@ -78,8 +78,8 @@ void Progress::write_above(const std::function<void()>& write) {
 
 std::string Progress::bar() const {
   const double share = steps_ > 0 ? std::clamp(static_cast<double>(step_) / steps_, 0.0, 1.0) : 0;
-  std::string end = fmt::format(" {:3.0f}% {}/{}", std::floor(100 * share), grouped(step_),
-                                grouped(steps_));
+  std::string end =
+      fmt::format(" {:3.0f}% {}/{}", std::floor(100 * share), grouped(step_), grouped(steps_));
   if (step_ > first_step_) {
     const double seconds_a_step = (clock_() - start_) / static_cast<double>(step_ - first_step_);
     end += ", " + format_time_left(seconds_a_step * static_cast<double>(steps_ - step_)) + " left";
@@ -104,8 +104,9 @@ std::string format_line(const StepMetrics& m, int64_t steps) {
 }
 
 std::string format_line(const ValidationMetrics& m) {
-  return fmt::format("validation '{}' after step {} | nll {:.4f} | perplexity {:.3f} | full ratio {:.3f}",
-                     m.name, grouped(m.step), m.nll, m.perplexity, m.full_ratio);
+  return fmt::format(
+      "validation '{}' after step {} | nll {:.4f} | perplexity {:.3f} | full ratio {:.3f}", m.name,
+      grouped(m.step), m.nll, m.perplexity, m.full_ratio);
 }
 
 std::string format_time_left(double seconds) {

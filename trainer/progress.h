@@ -1,5 +1,5 @@
-// What a person sees of a run on the console: a line a step, and on a terminal a bar below them with
-// the time left.
+// What a person sees of a run on the console: a line a step, and on a terminal a bar below them
+// with the time left.
 #pragma once
 
 #include <cstdint>
@@ -23,14 +23,14 @@ int terminal_columns(int descriptor);
 // Thread-safe.
 class Progress {
  public:
-  // Writes to `out`, which outlives this. `columns`: of the terminal, 0 for lines only. The run is at
-  // `first_step` of `steps`. `clock` measures the time left.
+  // Writes to `out`, which outlives this. `columns`: of the terminal, 0 for lines only. The run is
+  // at `first_step` of `steps`. `clock` measures the time left.
   Progress(std::ostream& out, int columns, int64_t first_step, int64_t steps,
            std::function<double()> clock = steady_seconds);
   ~Progress();  // wipes the bar
 
-  void advance(int64_t step);               // moves the bar
-  void print(const StepMetrics& metrics);   // the line of a step
+  void advance(int64_t step);              // moves the bar
+  void print(const StepMetrics& metrics);  // the line of a step
   void print(const ValidationMetrics& metrics);
 
   // Runs `write`, which prints to the same terminal, with the bar out of the way.

@@ -50,10 +50,10 @@ function fillTable(table, caption, head, rows) {
 
 // ---- scales ------------------------------------------------------------------------------------
 
-// Three to seven round numbers between low and high.
-function roundTicks(low, high) {
-  const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough);
+// A few round numbers between low and high, `smallest` or more apart.
+function roundTicks(low, high, smallest = 0) {
+  const rough = Math.max((high - low) / 5, smallest), power = 10 ** Math.floor(Math.log10(rough));
+  const step = (smallest ? [1, 2, 5, 10] : [1, 2, 2.5, 5, 10]).map((m) => m * power).find((s) => s >= rough);
   const ticks = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; ++i) {
     ticks.push(+(i * step).toPrecision(12));
@@ -69,14 +69,19 @@ function logTicks(low, high) {
   const every = Math.ceil(ticks.length / 9);
   return ticks.filter((t, i) => t >= low * 0.999 && t <= high * 1.001 && i % every === 0);
 }
-// Maps [low, high] to pixels; wide positive ranges get a logarithmic scale.
+// Maps the range of `values` to pixels; wide positive ranges get a logarithmic scale. Wanted may be
+// zero (the scale begins there) or steps (an axis of whole numbers without margins).
 function makeScale(values, pixelLow, pixelHigh, wanted = {}) {
   const finite = values.filter((v) => v !== null);
   let low = Math.min(...finite), high = Math.max(...finite);
   if (wanted.zero) low = Math.min(low, 0);
-  const log = !wanted.zero && !wanted.linear && low > 0 && high / low > 30;
-  if (high === low) { high += Math.abs(high) * 0.1 || 1; low -= wanted.zero ? 0 : Math.abs(low) * 0.1 || 1; }
-  if (log) { low /= 1.15; high *= 1.15; } else if (!wanted.exact) {
+  const log = !wanted.zero && !wanted.steps && low > 0 && high / low > 30;
+  if (high === low) {
+    const around = Math.abs(high) * 0.1;
+    high += around || 1;
+    low -= wanted.zero ? 0 : around;
+  }
+  if (log) { low /= 1.15; high *= 1.15; } else if (!wanted.steps) {
     const margin = 0.05 * (high - low);
     high += margin;
     if (!wanted.zero || low < 0) low -= margin;
@@ -84,12 +89,13 @@ function makeScale(values, pixelLow, pixelHigh, wanted = {}) {
   const f = log ? Math.log : (v) => v;
   const clamp = (v) => Math.min(high, Math.max(low, v));
   const to = (v) => pixelLow + (f(clamp(v)) - f(low)) / (f(high) - f(low)) * (pixelHigh - pixelLow);
-  return {to, log, ticks: log ? logTicks(low, high) : roundTicks(low, high)};
+  return {to, log, ticks: log ? logTicks(low, high) : roundTicks(low, high, wanted.steps ? 1 : 0)};
 }
 
 // ---- charts of curves --------------------------------------------------------------------------
 
-// The step under the pointer is shared by all charts of a group: {draw(step)} each.
+// All charts, {redraw(), draw(step)} each, share the step under the pointer. They are redrawn when the
+// page changes its width or its colours.
 const charts = [];
 let cursorStep = null;
 function moveCursor(step) {
@@ -124,8 +130,7 @@ function bandPath(x, low, high, toX, toY) {
   return 'M' + up.concat(down).join('L') + 'Z';
 }
 
-// curves: [{label, color, x, mean, low, high, dots}]. Charts with `measure` are redrawn when the page
-// changes its width or its colours.
+// curves: [{label, color, x, mean, low, high, dots}]; one without any value is left out.
 function addChart(parent, {title, curves, format = short, formatTick = format, wide = false, height = 170, scale = {}}) {
   curves = curves.filter((curve) => curve.mean.some((value) => value !== null));
   if (curves.length === 0) return;
@@ -161,7 +166,7 @@ function addChart(parent, {title, curves, format = short, formatTick = format, w
     svg.replaceChildren();
     const values = curves.flatMap((curve) => curve.mean);
     const y = makeScale(values, height - bottom, top, scale);
-    const x = makeScale(steps, left, width - right, {linear: true, exact: true});
+    const x = makeScale(steps, left, width - right, {steps: true});
     toX = x.to; toY = y.to;
     const first = Math.min(...steps), last = Math.max(...steps);
     fromX = (pixel) => first + (pixel - left) / (width - right - left) * (last - first);
@@ -310,7 +315,7 @@ function addHeat() {
     svg.append(drawn('image', {href: picture(), x: left, y: head, width: mapWidth,
       height: rows.length * rowHeight, preserveAspectRatio: 'none', style: 'image-rendering: pixelated'}));
     svg.append(drawn('text', {x: left - 7, y: 11, 'text-anchor': 'end'}, 'layer'));
-    svg.append(drawn('text', {x: barLeft, y: 11}, 'at the end (line: beyond the window)'));
+    svg.append(drawn('text', {x: barLeft, y: 11}, 'at the end'));
     const every = Math.ceil(12 / rowHeight);
     rows.forEach((_, r) => {
       const y = head + r * rowHeight;
@@ -327,7 +332,7 @@ function addHeat() {
         svg.append(drawn('line', {x1: at, x2: at, y1: y, y2: y + rowHeight, stroke: 'var(--two)', 'stroke-width': 2}));
       }
     });
-    const scale = makeScale([x[0], x.at(-1)], left, left + mapWidth, {linear: true, exact: true});
+    const scale = makeScale([x[0], x.at(-1)], left, left + mapWidth, {steps: true});
     scale.ticks.filter((_, i) => i % Math.ceil(scale.ticks.length * 60 / mapWidth) === 0)
       .forEach((tick) => svg.append(drawn('text',
         {x: scale.to(tick), y: height - 5, 'text-anchor': 'middle'}, short(tick))));
@@ -410,9 +415,9 @@ function addSummary() {
     tile('Perplexity', short(points.at(-1).perplexity),
       (points.length > 1 ? `from ${short(points[0].perplexity)}, ` : '') + `on ${name}`);
   }
-  tile('Full attention', percent(lastOf('full_ratio')), `beyond the window ${percent(lastOf('full_ratio_far'))}`);
+  tile('Full attention', percent(lastOf('full_ratio')), lastOf('full_ratio_far') && `beyond the window ${percent(lastOf('full_ratio_far'))}`);
   tile('Steps', whole.format(data.steps), `${short(data.tokens)} tokens`);
-  tile('Speed', short(middleOf('tokens_per_second')), `tokens a second, MFU ${percent(middleOf('mfu'))}`);
+  tile('Speed', short(middleOf('tokens_per_second')), 'tokens a second' + (middleOf('mfu') ? `, MFU ${percent(middleOf('mfu'))}` : ''));
   const memory = ((data.series.memory_gib || {}).high || []).filter((v) => v !== null);
   tile('Memory', memory.length ? short(Math.max(...memory)) + ' GiB' : '–', 'peak, per device');
   const skipped = Math.max(0, ...((data.series.skipped || {}).high || []));

@@ -22,8 +22,8 @@ std::optional<int64_t> step_of(const std::string& name) {
 RoutingRow parse_row(const std::string& line, const std::string& place) {
   RoutingRow row;
   double layer = 0;
-  double* const columns[] = {&layer,       &row.full_ratio, &row.full_ratio_far,
-                             &row.logit_mean, &row.logit_std,  &row.entropy,
+  double* const columns[] = {&layer,          &row.full_ratio,       &row.full_ratio_far,
+                             &row.logit_mean, &row.logit_std,        &row.entropy,
                              &row.gamma_mean, &row.disagreement_mean};
   const char* next = line.c_str();
   for (double* const column : columns) {
@@ -31,7 +31,8 @@ RoutingRow parse_row(const std::string& line, const std::string& place) {
     *column = std::strtod(next, &end);
     const char expected = column == columns[std::size(columns) - 1] ? '\0' : ',';
     if (end == next || *end != expected) {
-      fail(ExitCode::kData, "{}: expected {} numbers, found '{}'.", place, std::size(columns), line);
+      fail(ExitCode::kData, "{}: expected {} numbers, found '{}'.", place, std::size(columns),
+           line);
     }
     next = end + 1;
   }

@@ -18,7 +18,8 @@ constexpr auto kPause = std::chrono::milliseconds(50);  // between attempts to t
 
 [[noreturn]] void refuse_folder(const std::string& path, const std::string& reason) {
   fail(ExitCode::kConfiguration,
-       "run.folder: '{}' cannot be used: {} Choose a folder that this user can write.", path, reason);
+       "run.folder: '{}' cannot be used: {} Choose a folder that this user can write.", path,
+       reason);
 }
 
 // Takes the lock, or gives up after `patience`.
@@ -64,7 +65,8 @@ RunFolder::RunFolder(FileSystem& files, std::string path, std::chrono::milliseco
     const std::string holder = holder_of(lock_file);
     close(lock_);
     fail(ExitCode::kConfiguration,
-         "run.folder: '{}' is in use by {}. Two runs cannot share a folder: wait until that one ends, "
+         "run.folder: '{}' is in use by {}. Two runs cannot share a folder: wait until that one "
+         "ends, "
          "or choose another folder.",
          path_, holder);
   }

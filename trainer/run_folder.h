@@ -18,9 +18,9 @@ namespace swiattn {
 // is for people. Rank 0 alone makes one.
 class RunFolder {
  public:
-  // Makes the folder where it is missing and waits for the lock of a run that is just ending. Throws
-  // Error{kConfiguration} naming the holder when another run keeps it, and when the path is no
-  // folder that can be written.
+  // Makes the folder where it is missing and waits for the lock of a run that is just ending.
+  // Throws Error{kConfiguration} naming the holder when another run keeps it, and when the path is
+  // no folder that can be written.
   RunFolder(FileSystem& files, std::string path,
             std::chrono::milliseconds patience = std::chrono::seconds(5));
   ~RunFolder();
@@ -30,8 +30,8 @@ class RunFolder {
   // Whether a run has left steps or checkpoints here.
   bool holds_a_run() const;
 
-  // Writes config.yaml as the user wrote it, config.resolved.yaml and environment.json, those of the
-  // latest start. Throws FileError.
+  // Writes config.yaml as the user wrote it, config.resolved.yaml and environment.json, those of
+  // the latest start. Throws FileError.
   void describe(std::string_view config, std::string_view resolved_config,
                 const nlohmann::ordered_json& environment);
 

@@ -64,7 +64,8 @@ std::string scalar(const std::string& tag, double value) {
 uint32_t masked_crc32c(std::string_view bytes) {
   static constexpr std::array<uint32_t, 256> kTable = make_crc_table();
   uint32_t crc = 0xffffffffu;
-  for (const char byte : bytes) crc = kTable[(crc ^ static_cast<uint8_t>(byte)) & 0xff] ^ (crc >> 8);
+  for (const char byte : bytes)
+    crc = kTable[(crc ^ static_cast<uint8_t>(byte)) & 0xff] ^ (crc >> 8);
   crc = ~crc;
   return ((crc >> 15) | (crc << 17)) + 0xa282ead8u;
 }
@@ -94,11 +95,10 @@ void TensorboardWriter::record(const StepMetrics& metrics) {
 }
 
 void TensorboardWriter::record(const ValidationMetrics& metrics) {
-  write_scalars(metrics.step, {{fmt::format("validation/{}/nll", metrics.name), metrics.nll},
-                               {fmt::format("validation/{}/perplexity", metrics.name),
-                                metrics.perplexity},
-                               {fmt::format("validation/{}/full_ratio", metrics.name),
-                                metrics.full_ratio}});
+  write_scalars(metrics.step,
+                {{fmt::format("validation/{}/nll", metrics.name), metrics.nll},
+                 {fmt::format("validation/{}/perplexity", metrics.name), metrics.perplexity},
+                 {fmt::format("validation/{}/full_ratio", metrics.name), metrics.full_ratio}});
 }
 
 void TensorboardWriter::write_scalars(int64_t step, const Scalars& scalars) {

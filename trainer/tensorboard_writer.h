@@ -25,8 +25,8 @@ uint32_t masked_crc32c(std::string_view bytes);
 // warning and never stops the run.
 class TensorboardWriter {
  public:
-  // A run that resumes after `resumed_step` tells TensorBoard to drop the events of later steps that
-  // an earlier file may hold.
+  // A run that resumes after `resumed_step` tells TensorBoard to drop the events of later steps
+  // that an earlier file may hold.
   TensorboardWriter(FileSystem& files, const std::string& folder, int64_t resumed_step, Log& log);
 
   void record(const StepMetrics& metrics);        // train/loss, layers/full_ratio/01, …

@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "base/file_system.h"
+#include "base/text.h"
 
 namespace swiattn {
 namespace {
@@ -143,9 +144,7 @@ class StrictBuilder {
 std::string describe(const Json& value) {
   if (value.is_object()) return "an object";
   if (value.is_array()) return "a list";
-  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  if (text.size() > 60) text = text.substr(0, 57) + "...";
-  return text;
+  return shorten(value.dump(-1, ' ', false, Json::error_handler_t::replace), 60);
 }
 
 }  // namespace

@@ -79,6 +79,13 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
   return best == nullptr ? "" : *best;
 }
 
+std::string shorten(std::string_view text, size_t limit) {
+  if (text.size() <= limit) return std::string(text);
+  size_t end = limit - 3;
+  while (end > 0 && (static_cast<uint8_t>(text[end]) & 0xc0) == 0x80) --end;
+  return std::string(text.substr(0, end)) + "...";
+}
+
 bool glob_matches(std::string_view pattern, std::string_view text) {
   // On a mismatch the last star swallows one character more; earlier stars never need to.
   size_t p = 0, t = 0, star = std::string_view::npos, swallowed = 0;

@@ -1,6 +1,7 @@
 // Small helpers on text that several folders need.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,9 @@ bool is_valid_utf8(std::string_view bytes);
 // The candidate with the smallest edit distance to `word`, or "" when none is near enough for a
 // "did you mean" (more than a third of the letters differ).
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
+
+// `text` whole, or cut to at most `limit` bytes between two characters and ended with "...".
+std::string shorten(std::string_view text, size_t limit);
 
 // Shell-like glob of a whole text: * any run, ? one character.
 bool glob_matches(std::string_view pattern, std::string_view text);

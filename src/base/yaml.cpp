@@ -244,7 +244,7 @@ std::string YamlNode::describe() const {
     case Kind::kNull:
       return "null";
     case Kind::kScalar:
-      return fmt::format("\"{}\"", text.size() > 60 ? text.substr(0, 57) + "..." : text);
+      return fmt::format("\"{}\"", shorten(text, 60));
     case Kind::kList:
       return "a list";
     case Kind::kMap:

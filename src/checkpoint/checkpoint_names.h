@@ -28,8 +28,8 @@ std::string path_of_manifest(const std::string& checkpoint_folder);
 void set_aside(FileSystem& files, Log& log, const std::string& parent, const std::string& name,
                std::string_view kind, std::string_view reason);
 
-// Replaces PARENT/LATEST. People and scripts read it, the loader does not depend on it, so a failure
-// is only a warning.
+// Replaces PARENT/LATEST. People and scripts read it, the loader does not depend on it, so a
+// failure is only a warning.
 void point_latest_at(FileSystem& files, Log& log, const std::string& parent,
                      const std::string& name);
 

@@ -125,9 +125,10 @@ void CheckpointStore::warn_if_latest_is_gone() const {
   std::string name = read_file(latest, ExitCode::kCheckpoint);
   if (name.ends_with('\n')) name.pop_back();
   if (!step_of_folder_name(name) || !folder_exists(folder_ + "/" + name)) {
-    log_.warning("{} names '{}', which is not in that folder. The newest checkpoint that is there and "
-                 "whole is used.",
-                 latest, name);
+    log_.warning(
+        "{} names '{}', which is not in that folder. The newest checkpoint that is there and "
+        "whole is used.",
+        latest, name);
   }
 }
 

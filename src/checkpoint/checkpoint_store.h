@@ -33,8 +33,8 @@ class CheckpointStore {
   std::optional<SavedCheckpoint> newest_valid();
 
   // After resuming from an older step of this run by an explicit path: renames the checkpoints of
-  // later steps to step-XXXXXXXX.superseded, so that an automatic resume does not go back to what was
-  // abandoned. Call it before the first step is trained.
+  // later steps to step-XXXXXXXX.superseded, so that an automatic resume does not go back to what
+  // was abandoned. Call it before the first step is trained.
   void set_newer_aside(int64_t step);
 
   // Removes all but the newest `keep_last` checkpoints and those whose step is a multiple of

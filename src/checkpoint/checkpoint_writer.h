@@ -11,9 +11,10 @@
 
 namespace swiattn {
 
-// Made by CheckpointStore::begin(). Every failure is a FileError whose disk_full() tells a full disk
-// from the rest; whatever fails, the checkpoints committed before stay as they are, and the destructor
-// removes what was written. The trainer logs the failure, keeps training and saves again later.
+// Made by CheckpointStore::begin(). Every failure is a FileError whose disk_full() tells a full
+// disk from the rest; whatever fails, the checkpoints committed before stay as they are, and the
+// destructor removes what was written. The trainer logs the failure, keeps training and saves again
+// later.
 class CheckpointWriter {
  public:
   // Makes the temporary folder PARENT/step-XXXXXXXX.tmp.<uuid>.
@@ -31,10 +32,10 @@ class CheckpointWriter {
   // Writes, syncs and records a small file.
   void add_text(std::string_view name, std::string_view contents);
 
-  // Makes the checkpoint durable and visible: manifest, sync of file and folder, rename, sync of the
-  // parent, LATEST. After a crash at any point the store holds either all of it or nothing. Returns
-  // the folder. A valid checkpoint of the same step that is already there is kept, and this one
-  // dropped; a damaged one makes way as step-XXXXXXXX.corrupt.
+  // Makes the checkpoint durable and visible: manifest, sync of file and folder, rename, sync of
+  // the parent, LATEST. After a crash at any point the store holds either all of it or nothing.
+  // Returns the folder. A valid checkpoint of the same step that is already there is kept, and this
+  // one dropped; a damaged one makes way as step-XXXXXXXX.corrupt.
   std::string commit(const ManifestFields& fields);
 
   const std::string& folder() const { return folder_; }

@@ -23,9 +23,8 @@ std::string closing(std::string_view body) {
 
 uint64_t read_hash(const JsonCursor& value) {
   const std::string text = value.string();
-  const bool has_form =
-      text.size() == 21 && text.starts_with("xxh3:") &&
-      text.find_first_not_of("0123456789abcdef", 5) == std::string::npos;
+  const bool has_form = text.size() == 21 && text.starts_with("xxh3:") &&
+                        text.find_first_not_of("0123456789abcdef", 5) == std::string::npos;
   if (!has_form) value.refuse("\"xxh3:\" and 16 hexadecimal digits");
   return std::stoull(text.substr(5), nullptr, 16);
 }
@@ -66,8 +65,7 @@ std::string format_manifest(const Manifest& manifest) {
   std::string body = fmt::format(
       "{{\n  \"format\": \"{}\",\n  \"version\": {},\n  \"step\": {},\n  \"tokens\": {},\n"
       "  \"world\": {},\n  \"config_hash\": \"{}\",\n  \"files\": [",
-      kFormat, kVersion, fields.step, fields.tokens, fields.world,
-      format_hash(fields.config_hash));
+      kFormat, kVersion, fields.step, fields.tokens, fields.world, format_hash(fields.config_hash));
   for (const ManifestFile& file : manifest.files) {
     const bool first = &file == &manifest.files.front();
     body += fmt::format("{}\n    {{\"name\": \"{}\", \"bytes\": {}, \"hash\": \"{}\"}}",

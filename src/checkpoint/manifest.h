@@ -47,8 +47,8 @@ class NewerFormatError : public Error {
   using Error::Error;
 };
 
-// Whether `name` may stand in a manifest: a base name of letters, digits, '.', '_' and '-' that does
-// not begin with a dot and is not the manifest's own.
+// Whether `name` may stand in a manifest: a base name of letters, digits, '.', '_' and '-' that
+// does not begin with a dot and is not the manifest's own.
 bool is_payload_name(std::string_view name);
 
 // The text of the file. Its last line but one holds the hash of everything before that line.

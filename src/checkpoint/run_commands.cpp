@@ -27,7 +27,8 @@ std::string checkpoints_of(const std::string& run) {
   const std::string folder = run + "/checkpoints";
   if (!folder_exists(folder)) {
     fail(ExitCode::kCheckpoint,
-         "'{}' has no folder 'checkpoints': it is not the folder of a run, or nothing was saved yet.",
+         "'{}' has no folder 'checkpoints': it is not the folder of a run, or nothing was saved "
+         "yet.",
          run);
   }
   return folder;
@@ -43,12 +44,9 @@ std::string readable_bytes(uint64_t bytes) {
 
 OrderedJson describe(const SavedCheckpoint& checkpoint) {
   const Manifest& manifest = checkpoint.manifest();
-  return {{"folder", checkpoint.folder()},
-          {"step", manifest.fields.step},
-          {"tokens", manifest.fields.tokens},
-          {"world", manifest.fields.world},
-          {"bytes", manifest.total_bytes()},
-          {"files", manifest.files.size()}};
+  return {{"folder", checkpoint.folder()},    {"step", manifest.fields.step},
+          {"tokens", manifest.fields.tokens}, {"world", manifest.fields.world},
+          {"bytes", manifest.total_bytes()},  {"files", manifest.files.size()}};
 }
 
 // One checkpoint in a list: what it is, or why it is not usable.
@@ -139,8 +137,8 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
 
 void add_run_commands(CLI::App& app, FileSystem& files, Log& log, std::ostream& out) {
   const auto arguments = std::make_shared<Arguments>();
-  add_command(app, "list", "Show the checkpoints of a run (their sizes are checked, not their bytes)",
-              arguments)
+  add_command(app, "list",
+              "Show the checkpoints of a run (their sizes are checked, not their bytes)", arguments)
       ->callback([=, &files, &log, &out] { list(*arguments, files, log, out); });
   CLI::App* command = add_command(
       app, "prune", "Remove all but the newest checkpoints of a run that verify", arguments);

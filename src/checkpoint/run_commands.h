@@ -1,5 +1,5 @@
-// What swiattn-checkpoint does with the checkpoints of a run: `list RUN`, `prune RUN [--keep N]`, and
-// `verify CHECKPOINT` where CHECKPOINT is a folder that swiattn-train wrote.
+// What swiattn-checkpoint does with the checkpoints of a run: `list RUN`, `prune RUN [--keep N]`,
+// and `verify CHECKPOINT` where CHECKPOINT is a folder that swiattn-train wrote.
 #pragma once
 
 #include <iosfwd>

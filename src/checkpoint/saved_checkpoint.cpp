@@ -16,17 +16,18 @@
 namespace swiattn {
 namespace {
 
-constexpr size_t kBlock = 4 << 20;        // bytes read at a time
-constexpr size_t kMostThreads = 8;        // more rarely help: disks are slower than XXH3
+constexpr size_t kBlock = 4 << 20;  // bytes read at a time
+constexpr size_t kMostThreads = 8;  // more rarely help: disks are slower than XXH3
 
 void check_step_matches_name(const std::string& folder, const Manifest& manifest) {
   const std::string name = std::filesystem::path(folder).filename();
   const std::optional<int64_t> step = step_of_folder_name(name);
   if (step && *step != manifest.fields.step) {
-    fail(ExitCode::kCheckpoint,
-         "{}: the manifest inside is that of step {}. The folder was renamed or its manifest copied "
-         "from another checkpoint.",
-         folder, manifest.fields.step);
+    fail(
+        ExitCode::kCheckpoint,
+        "{}: the manifest inside is that of step {}. The folder was renamed or its manifest copied "
+        "from another checkpoint.",
+        folder, manifest.fields.step);
   }
 }
 

@@ -25,8 +25,8 @@ class SavedCheckpoint {
   const Manifest& manifest() const { return manifest_; }
   int64_t step() const { return manifest_.fields.step; }
 
-  // The path of a listed file; throws Error{kCheckpoint} when the manifest does not list it, so that
-  // nothing unverified is ever loaded.
+  // The path of a listed file; throws Error{kCheckpoint} when the manifest does not list it, so
+  // that nothing unverified is ever loaded.
   std::string path(std::string_view name) const;
 
  private:

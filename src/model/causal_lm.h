@@ -40,7 +40,13 @@ class CausalLm {
   CausalLm(const ModelConfig& config, CausalLmOptions options, FlatParameters& parameters,
            const Operations& operations, std::unique_ptr<AttentionBackend> backend);
 
+  CausalLm(const CausalLm&) = delete;  // the layers refer to its options
+  CausalLm& operator=(const CausalLm&) = delete;
+
   MicroBatch prepare(const PackedTokens& packed) const;
+
+  // gamma_base of the regularizer from the next micro-batch on, for a controller that moves it.
+  void set_gamma(double gamma) { options_.objective.gamma.base = gamma; }
 
   // Forward and backward of the SUMS over this micro-batch,
   //   sum_t NLL_t + 1/L sum_l sum_t gamma softplus(s),
@@ -55,6 +61,7 @@ class CausalLm {
 
   const ModelConfig& config() const { return config_; }
   const CausalLmOptions& options() const { return options_; }
+  c10::Device device() const { return parameters_.device(); }
   const AttentionBackend& backend() const { return *backend_; }
   const Operations& operations() const { return ops_; }
 

@@ -52,6 +52,13 @@ TEST(Nearest, SuggestsNothingFarAway) {
   EXPECT_EQ(nearest("x", {}), "");
 }
 
+TEST(Shorten, CutsLongTextsBetweenCharacters) {
+  EXPECT_EQ(shorten("12345678", 8), "12345678");
+  EXPECT_EQ(shorten("123456789", 8), "12345...");
+  EXPECT_EQ(shorten("1234\u00e4\u00e4\u00e4", 8), "1234...");
+  EXPECT_EQ(shorten("\U0001f600\U0001f600\U0001f600", 8), "\U0001f600...");
+}
+
 TEST(Glob, StarsMatchAnyRunAndQuestionMarksOneCharacter) {
   EXPECT_TRUE(glob_matches("*", ""));
   EXPECT_TRUE(glob_matches("*", "model.norm.weight"));

@@ -9,8 +9,8 @@
 #include "base/hash.h"
 #include "checkpoint/checkpoint_names.h"
 #include "tests/base/fault_file_system.h"
-#include "tests/base/temporary_folder.h"
 #include "tests/base/recording_log.h"
+#include "tests/base/temporary_folder.h"
 
 namespace swiattn {
 namespace {
@@ -433,7 +433,8 @@ TEST_F(FaultyStoreTest, AnyCallThatFailsLeavesTheOldOrTheNewAndTheNextSaveWorks)
   for (const int error : {EIO, ENOSPC}) {
     for (const Fault fault : {Fault::kOnce, Fault::kLasting, Fault::kShortWrite}) {
       for (int call = 1; call <= calls; ++call) {
-        SCOPED_TRACE(fmt::format("call {} fault {} error {}", call, static_cast<int>(fault), error));
+        SCOPED_TRACE(
+            fmt::format("call {} fault {} error {}", call, static_cast<int>(fault), error));
         Setting setting;
         setting.files.inject(call, fault, error);
         bool reported = false;
@@ -510,7 +511,8 @@ TEST_F(FaultyStoreTest, NothingIsDeletedBeforeTheNewCheckpointIsCommitted) {
 }
 
 TEST_F(FaultyStoreTest, AFailedReplacementOfLatestIsOnlyAWarning) {
-  // Counted from the end: pruning takes three calls, the file LATEST the five before them and a sync.
+  // Counted from the end: pruning takes three calls, the file LATEST the five before them and a
+  // sync.
   const int calls = count_calls();
   int warnings = 0;
   for (int call = 1; call <= calls; ++call) {

@@ -101,16 +101,13 @@ TEST(Manifest, WithImpossibleValuesIsRefusedEvenWithARightHash) {
   EXPECT_EQ(refusal(with_right_hash(format_manifest(example()))), "");
   EXPECT_THAT(refusal(edited("\"step\": 500", "\"step\": -1")), HasSubstr("step"));
   EXPECT_THAT(refusal(edited("\"step\": 500", "\"step\": 1.5")), HasSubstr("step"));
-  EXPECT_THAT(refusal(edited("\"step\": 500", "\"step\": 9223372036854775808")),
-              HasSubstr("step"));
+  EXPECT_THAT(refusal(edited("\"step\": 500", "\"step\": 9223372036854775808")), HasSubstr("step"));
   EXPECT_THAT(refusal(edited("\"step\": 500", "\"stop\": 500")), HasSubstr("step"));
   EXPECT_THAT(refusal(edited("\"world\": 2", "\"world\": 0")), HasSubstr("world"));
   EXPECT_THAT(refusal(edited("\"bytes\": 1000", "\"bytes\": -1000")), HasSubstr("bytes"));
   EXPECT_THAT(refusal(edited("\"world\": 2", "\"step\": 2")), HasSubstr("step"));
-  EXPECT_THAT(refusal(edited("xxh3:fedcba9876543210", "xxh3:FEDCBA9876543210")),
-              HasSubstr("hash"));
-  EXPECT_THAT(refusal(edited("xxh3:fedcba9876543210", "xxh3:fedcba987654321")),
-              HasSubstr("hash"));
+  EXPECT_THAT(refusal(edited("xxh3:fedcba9876543210", "xxh3:FEDCBA9876543210")), HasSubstr("hash"));
+  EXPECT_THAT(refusal(edited("xxh3:fedcba9876543210", "xxh3:fedcba987654321")), HasSubstr("hash"));
   EXPECT_THAT(refusal(edited("xxh3:0123456789abcdef", "sha1:0123456789abcdef")),
               HasSubstr("config_hash"));
   EXPECT_THAT(refusal(edited("swiattn-checkpoint", "something-else")), HasSubstr("format"));

@@ -9,8 +9,8 @@
 
 #include "base/json.h"
 #include "checkpoint/checkpoint_store.h"
-#include "tests/base/temporary_folder.h"
 #include "tests/base/recording_log.h"
+#include "tests/base/temporary_folder.h"
 
 namespace swiattn {
 namespace {

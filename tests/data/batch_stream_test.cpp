@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <map>
 
-#include "base/expect_error.h"
-#include "small_shards.h"
+#include "tests/base/expect_error.h"
+#include "tests/data/small_shards.h"
 
 namespace swiattn {
 namespace {

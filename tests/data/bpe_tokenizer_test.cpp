@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "data/tokenizer.h"
-#include "tests/data/tokenizer_fixture.h"
+#include "data/tokenizer_fixture.h"
 
 namespace swiattn {
 namespace {
@@ -90,11 +90,16 @@ TEST_P(BpeTokenizerTest, GivesTheSameIdsWhenATextIsCutWhereItAllowsCuts) {
 
 // Texts made of what the patterns treat differently, so that every neighbourhood of a cut occurs.
 TEST_P(BpeTokenizerTest, GivesTheSameIdsWhenRandomNeighbourhoodsAreCut) {
-  const std::vector<std::string> atoms = {"a",    "Z",      "'s",     "'",      "7",      "12",
-                                          " ",    "  ",     "\n",     "\r",     "\r\n",   "\t",
-                                          ".",    "-",      "\u00e9", "e\u0301", "\u0301", "\u4e2d",
-                                          "\u3000", "\u00a0", "\u180e", "\u0085", "\u3002", "\u2028",
-                                          "\u0664", "\U0001f600", "<|endoftext|>", "<|im", "\ufeff"};
+  const std::vector<std::string> atoms = {"a",       "Z",          "'s",
+                                          "'",       "7",          "12",
+                                          " ",       "  ",         "\n",
+                                          "\r",      "\r\n",       "\t",
+                                          ".",       "-",          "\u00e9",
+                                          "e\u0301", "\u0301",     "\u4e2d",
+                                          "\u3000",  "\u00a0",     "\u180e",
+                                          "\u0085",  "\u3002",     "\u2028",
+                                          "\u0664",  "\U0001f600", "<|endoftext|>",
+                                          "<|im",    "\ufeff"};
   std::mt19937 random(5);
   int cuts = 0;
   for (int round = 0; round < 4000; ++round) {
@@ -106,7 +111,8 @@ TEST_P(BpeTokenizerTest, GivesTheSameIdsWhenRandomNeighbourhoodsAreCut) {
 
 TEST_P(BpeTokenizerTest, DecodesToTheTextItEncoded) {
   const std::string name = GetParam();
-  if (name == "few_bytes" || name == "gpt2_prefix_space") GTEST_SKIP() << "loses bytes or adds some";
+  if (name == "few_bytes" || name == "gpt2_prefix_space")
+    GTEST_SKIP() << "loses bytes or adds some";
   for (const auto& item : texts_["cases"]) {
     const auto text = item.get<std::string>();
     // Form C changes texts, but not its own.

@@ -2,8 +2,8 @@
 
 #include <thread>
 
-#include "base/expect_error.h"
-#include "small_shards.h"
+#include "tests/base/expect_error.h"
+#include "tests/data/small_shards.h"
 
 namespace swiattn {
 namespace {

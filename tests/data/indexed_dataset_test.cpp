@@ -4,10 +4,10 @@
 #include <cstdlib>
 #include <functional>
 
-#include "base/expect_error.h"
+#include "tests/base/expect_error.h"
 #include "base/json.h"
 #include "data/shard_writer.h"
-#include "small_shards.h"
+#include "tests/data/small_shards.h"
 
 namespace swiattn {
 namespace {

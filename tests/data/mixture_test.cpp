@@ -5,7 +5,7 @@
 #include <limits>
 #include <numeric>
 
-#include "base/expect_error.h"
+#include "tests/base/expect_error.h"
 
 namespace swiattn {
 namespace {

@@ -5,7 +5,7 @@
 #include <numeric>
 #include <set>
 
-#include "base/expect_error.h"
+#include "tests/base/expect_error.h"
 
 namespace swiattn {
 namespace {

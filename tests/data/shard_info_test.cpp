@@ -1,7 +1,7 @@
 #include "data/shard_info.h"
 
-#include "base/expect_error.h"
-#include "base/temporary_folder.h"
+#include "tests/base/expect_error.h"
+#include "tests/base/temporary_folder.h"
 
 namespace swiattn {
 namespace {

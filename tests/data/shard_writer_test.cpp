@@ -2,10 +2,10 @@
 
 #include <numeric>
 
-#include "base/expect_error.h"
-#include "base/fault_file_system.h"
+#include "tests/base/expect_error.h"
+#include "tests/base/fault_file_system.h"
 #include "base/hash.h"
-#include "small_shards.h"
+#include "tests/data/small_shards.h"
 
 namespace swiattn {
 namespace {

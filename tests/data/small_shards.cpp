@@ -1,4 +1,4 @@
-#include "small_shards.h"
+#include "tests/data/small_shards.h"
 
 #include "data/shard_writer.h"
 

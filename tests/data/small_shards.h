@@ -6,7 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "base/temporary_folder.h"
+#include "base/file_system.h"
+#include "tests/base/temporary_folder.h"
 #include "data/token_source.h"
 
 namespace swiattn {

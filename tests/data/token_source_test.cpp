@@ -1,7 +1,7 @@
 #include "data/token_source.h"
 
-#include "base/expect_error.h"
-#include "small_shards.h"
+#include "tests/base/expect_error.h"
+#include "tests/data/small_shards.h"
 
 namespace swiattn {
 namespace {

@@ -1,4 +1,5 @@
-// The stored tokenizers of tests/fixtures/tokenizers and what the reference libraries say about them.
+// The stored tokenizers of tests/fixtures/tokenizers and what the reference libraries say about
+// them.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,7 @@ inline Json read_fixture(const std::string& path) {
   return read_json_file(tokenizer_folder(path), ExitCode::kData);
 }
 
-inline std::string read_all(const std::string& path) {
+inline std::string unpack(const std::string& path) {
   const auto source = open_byte_source(path);
   std::string text;
   std::vector<char> buffer(100000);
@@ -32,7 +33,7 @@ inline std::string read_all(const std::string& path) {
 }
 
 inline std::string read_novel() {
-  return read_all(std::string(SWIATTN_TEST_FIXTURES) + "/../../data/books/persuasion.txt.zst");
+  return unpack(std::string(SWIATTN_TEST_FIXTURES) + "/../../data/books/persuasion.txt.zst");
 }
 
 // As in make_fixtures.py.

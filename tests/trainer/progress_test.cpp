@@ -71,8 +71,9 @@ TEST(ProgressLine, OfNumbersThatDoNotExistSaysNan) {
 }
 
 TEST(ProgressLine, OfAValidationNamesTheSet) {
-  EXPECT_EQ(format_line(ValidationMetrics{1500, "austen", 3.0, 20.0855, 0.25}),
-            "validation 'austen' after step 1,500 | nll 3.0000 | perplexity 20.086 | full ratio 0.250");
+  EXPECT_EQ(
+      format_line(ValidationMetrics{1500, "austen", 3.0, 20.0857, 0.25}),
+      "validation 'austen' after step 1,500 | nll 3.0000 | perplexity 20.086 | full ratio 0.250");
 }
 
 TEST(TimeLeft, IsWrittenAsPeopleReadIt) {

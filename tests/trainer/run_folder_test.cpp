@@ -18,8 +18,8 @@ namespace swiattn {
 namespace {
 
 namespace fs = std::filesystem;
-using ::testing::HasSubstr;
 using std::chrono::milliseconds;
+using ::testing::HasSubstr;
 
 class RunFolderTest : public ::testing::Test {
  protected:
@@ -121,14 +121,11 @@ TEST_F(RunFolderTest, KnowsWhetherItHoldsARun) {
 
 TEST_F(RunFolderTest, KeepsConfigurationAndEnvironment) {
   const auto run = open();
-  const ProgramFacts facts = {{"swiattn-train", "--config", "a b.yaml"},
-                              {{"swiattn", "0.1.0"}},
-                              {"NVIDIA H200"},
-                              2};
+  const ProgramFacts facts = {
+      {"swiattn-train", "--config", "a b.yaml"}, {{"swiattn", "0.1.0"}}, {"NVIDIA H200"}, 2};
   run->describe("run: {}\n", "run: {seed: 1234}\n", describe_environment(facts));
   EXPECT_EQ(read_file(path_ + "/config.yaml", ExitCode::kInternal), "run: {}\n");
-  EXPECT_EQ(read_file(path_ + "/config.resolved.yaml", ExitCode::kInternal),
-            "run: {seed: 1234}\n");
+  EXPECT_EQ(read_file(path_ + "/config.resolved.yaml", ExitCode::kInternal), "run: {seed: 1234}\n");
   const Json environment = read_json_file(path_ + "/environment.json", ExitCode::kInternal);
   EXPECT_EQ(environment["command_line"], Json({"swiattn-train", "--config", "a b.yaml"}));
   EXPECT_EQ(environment["versions"]["swiattn"], "0.1.0");
@@ -145,7 +142,8 @@ TEST(GitCommit, IsFoundFromAnyFolderOfTheClone) {
   EXPECT_EQ(find_git_commit(clone.file("build/bin")), "");
   write_file(clone.file(".git/HEAD"), "ref: refs/heads/main\n");
   EXPECT_EQ(find_git_commit(clone.file("build/bin")), "");  // no commit yet
-  write_file(clone.file(".git/packed-refs"), "# pack-refs\n1111 refs/heads/other\n2222 refs/heads/main\n");
+  write_file(clone.file(".git/packed-refs"),
+             "# pack-refs\n1111 refs/heads/other\n2222 refs/heads/main\n");
   EXPECT_EQ(find_git_commit(clone.file("build/bin")), "2222");
   write_file(clone.file(".git/refs/heads/main"), "3333\n");
   EXPECT_EQ(find_git_commit(clone.path()), "3333");

@@ -31,8 +31,7 @@ TEST_F(StatusFileTest, TellsStepPhaseTimeAndError) {
   EXPECT_EQ(read()["step"], 12);
   EXPECT_EQ(read()["phase"], "train");
   EXPECT_TRUE(read()["last_error"].is_null());
-  EXPECT_THAT(read()["time"].get<std::string>(),
-              MatchesRegex("20..-..-..T..:..:..Z"));
+  EXPECT_THAT(read()["time"].get<std::string>(), MatchesRegex("20..-..-..T..:..:..Z"));
   status.report_error("The disk is full.");
   EXPECT_EQ(read()["last_error"], "The disk is full.");
   status.update(13, "save");
@@ -56,7 +55,8 @@ TEST_F(StatusFileTest, WritesAStepAtMostOnceASecondAndAPhaseAtOnce) {
 
 TEST_F(StatusFileTest, IsWholeWhateverFailsAndNeverThrows) {
   for (int call = 1; call <= 4; ++call) {
-    for (const auto fault : {FaultFileSystem::Fault::kLasting, FaultFileSystem::Fault::kShortWrite}) {
+    for (const auto fault :
+         {FaultFileSystem::Fault::kLasting, FaultFileSystem::Fault::kShortWrite}) {
       StatusFile status(files_, path_);
       status.update(1, "train");
       files_.inject(call, fault, ENOSPC);

@@ -17,12 +17,12 @@
 namespace swiattn {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsSupersetOf;
 using ::testing::Key;
 using ::testing::Not;
-using ::testing::Contains;
 
 template <class Number>
 Number number_at(const std::string& bytes, size_t at) {
@@ -66,7 +66,8 @@ std::string read_with_tensorboard(const std::string& folder) {
   for (const std::string& python : {venv + "/venv/bin/python", std::string("python3")}) {
     const std::string script =
         (std::filesystem::path(__FILE__).parent_path() / "read_events.py").string();
-    FILE* pipe = popen(fmt::format("'{}' '{}' '{}' 2>/dev/null", python, script, folder).c_str(), "r");
+    FILE* pipe =
+        popen(fmt::format("'{}' '{}' '{}' 2>/dev/null", python, script, folder).c_str(), "r");
     std::string output;
     char block[4096];
     for (size_t count; (count = fread(block, 1, sizeof block, pipe)) > 0;) {

@@ -1,0 +1,44 @@
+#include "trainer/dry_run.h"
+
+#include <fmt/format.h>
+
+#include "base/quantity.h"
+#include "model/parameter_table.h"
+#include "trainer/data_setup.h"
+#include "trainer/model_setup.h"
+#include "trainer/schedule_setup.h"
+
+namespace swiattn {
+
+std::string describe_dry_run(const RunConfig& config, int ranks) {
+  const ModelConfig model = starting_model_config(config);
+  const std::vector<ParameterUnit> units = parameter_table(model, has_router(config));
+  const auto frozen = frozen_tensors(units, config.train.freeze);
+  model_options(config, model);
+  const BatchStream stream = training_stream(config, model.vocab_size, 0, ranks);
+  validation_streams(config, model.vocab_size, 0, ranks);
+
+  const int64_t steps = config.total_steps();
+  const Schedule schedule = make_schedule(config);
+  std::string text = print_run_config(config);
+  text += "\n# Dry run\n";
+  text += fmt::format("#   model       {}: {} layers, width {}, {}/{} heads of {}, vocabulary {}\n",
+                      to_string(model.architecture), model.layers, model.hidden_size, model.heads,
+                      model.kv_heads, model.head_dim, model.vocab_size);
+  text += fmt::format("#   parameters  {} ({} of them in routers), {} tensors frozen\n",
+                      model.parameter_count(has_router(config)),
+                      has_router(config) ? model.layers * model.hidden_size : 0, frozen.size());
+  text += fmt::format("#   step        {} sequences of {} = {} tokens; {} micro-batches of {} on each of {} ranks\n",
+                      config.train.global_batch, config.data.sequence_length,
+                      config.tokens_per_step(), stream.micro_batches(), config.train.micro_batch,
+                      ranks);
+  text += fmt::format("#   run         {} steps = {} tokens\n", steps,
+                      steps * config.tokens_per_step());
+  text += "#   learning rate";
+  for (const int64_t step : {int64_t{1}, schedule.warmup_steps, (steps + schedule.warmup_steps) / 2, steps}) {
+    if (step >= 1) text += fmt::format("  step {}: {:.3g}", step, schedule.learning_rate(step));
+  }
+  return text + "\n";
+}
+
+}  // namespace swiattn

@@ -1,0 +1,155 @@
+#include "trainer/model_setup.h"
+
+#include <c10/core/ScalarType.h>
+
+#include <algorithm>
+
+#include "base/file_system.h"
+#include "base/text.h"
+#include "checkpoint/hf_folder.h"
+#include "loss/regularizer.h"
+#include "model/parameter_table.h"
+
+namespace swiattn {
+namespace {
+
+std::vector<LayerAttention> layer_attention(const AttentionSection& attention, int64_t layers) {
+  using Mode = AttentionSection::Mode;
+  switch (attention.mode) {
+    case Mode::kFull: return std::vector(static_cast<size_t>(layers), LayerAttention::kFull);
+    case Mode::kSwitch: return std::vector(static_cast<size_t>(layers), LayerAttention::kSwitch);
+    case Mode::kWindow:
+    case Mode::kStatic: break;
+  }
+  std::vector<LayerAttention> result(static_cast<size_t>(layers), LayerAttention::kWindow);
+  for (const int64_t layer : attention.full_layers) {
+    if (layer < 1 || layer > layers) {
+      fail(ExitCode::kConfiguration,
+           "attention.full_layers names layer {}, but the model has layers 1 to {}.", layer, layers);
+    }
+    result[static_cast<size_t>(layer - 1)] = LayerAttention::kFull;
+  }
+  return result;
+}
+
+GateKind gate_kind(RouterSection::Gate gate) {
+  switch (gate) {
+    case RouterSection::Gate::kRandom: return GateKind::kRandom;
+    case RouterSection::Gate::kTopK: return GateKind::kTopK;
+    case RouterSection::Gate::kLearned: break;
+  }
+  return GateKind::kLearned;
+}
+
+RegularizerKind regularizer_kind(RegularizerSection::Kind kind) {
+  using Kind = RegularizerSection::Kind;
+  switch (kind) {
+    case Kind::kConstant: return RegularizerKind::kConstant;
+    case Kind::kNoNll: return RegularizerKind::kNoNll;
+    case Kind::kNoDisagreement: return RegularizerKind::kNoDisagreement;
+    case Kind::kTargetRatio: return RegularizerKind::kTargetRatio;
+    case Kind::kNone: return RegularizerKind::kNone;
+    case Kind::kAdaptive: break;
+  }
+  return RegularizerKind::kAdaptive;
+}
+
+}  // namespace
+
+ModelConfig starting_model_config(const RunConfig& config) {
+  ModelConfig model;
+  if (config.model.init_from) {
+    const HfFolder folder(*config.model.init_from);
+    model = folder.config();
+    // A checkpoint holds float32 masters; its config.json says what the export is to be.
+    if (!file_exists(*config.model.init_from + "/MANIFEST.json")) model.dtype = folder.dtype();
+  } else {
+    model = read_model_config(*config.model.architecture);
+  }
+  if (config.model.rope_scaling) {
+    model.rope_scaling = *config.model.rope_scaling;
+    const auto reach = static_cast<int64_t>(model.rope_scaling.factor *
+                                            static_cast<double>(model.rope_scaling.original_length));
+    model.max_positions = std::max(model.max_positions, reach);
+  }
+  return model;
+}
+
+CausalLmOptions model_options(const RunConfig& config, const ModelConfig& model) {
+  CausalLmOptions options;
+  options.attention = layer_attention(config.attention, model.layers);
+  options.window = config.attention.window;
+  options.gate = {gate_kind(config.router.gate), config.router.ratio.value_or(0.0),
+                  static_cast<uint64_t>(config.run.seed)};
+  const RegularizerSection& r = config.regularizer;
+  const bool sum = r.disagreement == RegularizerSection::Disagreement::kSum;
+  options.objective = {
+      gamma_coefficients({regularizer_kind(r.kind), r.gamma, r.eps, r.alpha}),
+      sum ? DisagreementReduction::kSum : DisagreementReduction::kMean, r.detach_gamma};
+  return options;
+}
+
+HybridAttention hybrid_attention(const RunConfig& config) {
+  HybridAttention result;
+  using Mode = AttentionSection::Mode;
+  switch (config.attention.mode) {
+    case Mode::kFull: result.mode = "full"; break;
+    case Mode::kWindow: result.mode = "window"; break;
+    case Mode::kStatic: result.mode = "static"; break;
+    case Mode::kSwitch: result.mode = "switch"; break;
+  }
+  result.window = config.attention.window;
+  result.full_layers = config.attention.full_layers;
+  if (config.attention.mode == Mode::kSwitch) {
+    switch (config.router.gate) {
+      case RouterSection::Gate::kLearned: result.gate = "learned"; break;
+      case RouterSection::Gate::kRandom: result.gate = "random"; break;
+      case RouterSection::Gate::kTopK: result.gate = "top_k"; break;
+    }
+    result.ratio = config.router.ratio;
+  }
+  return result;
+}
+
+bool has_router(const RunConfig& config) { return hybrid_attention(config).has_router(); }
+
+std::vector<std::string> frozen_tensors(const std::vector<ParameterUnit>& units,
+                                        const std::vector<std::string>& globs) {
+  std::vector<bool> matched(globs.size(), false);
+  std::vector<std::string> frozen;
+  bool any_trained = false;
+  for (const ParameterUnit& unit : units) {
+    for (const ParameterGroup& group : unit.groups) {
+      for (const ParameterSpec& spec : group.members) {
+        bool is_frozen = false;
+        for (size_t i = 0; i < globs.size(); ++i) {
+          const bool frees = globs[i].starts_with('!');
+          if (!glob_matches(frees ? globs[i].substr(1) : globs[i], spec.name)) continue;
+          matched[i] = true;
+          is_frozen = !frees;
+        }
+        if (is_frozen) frozen.push_back(spec.name);
+        any_trained = any_trained || !is_frozen;
+      }
+    }
+  }
+  for (size_t i = 0; i < globs.size(); ++i) {
+    if (!matched[i]) {
+      fail(ExitCode::kConfiguration,
+           "train.freeze: \"{}\" matches no tensor of the model; names look like {}.", globs[i],
+           units[1].groups.front().members.front().name);
+    }
+  }
+  if (!any_trained) {
+    fail(ExitCode::kConfiguration,
+         "train.freeze freezes every tensor, so that there is nothing to train; free some with "
+         "\"!glob\".");
+  }
+  return frozen;
+}
+
+at::ScalarType compute_type(const RunConfig& config) {
+  return config.model.compute == ModelSection::Compute::kFloat32 ? at::kFloat : at::kBFloat16;
+}
+
+}  // namespace swiattn

@@ -1,0 +1,36 @@
+// From the configuration of a run to the model it trains.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "model/causal_lm.h"
+#include "model/hybrid_attention.h"
+#include "model/model_config.h"
+#include "parallel/flat_parameters.h"
+#include "trainer/run_config.h"
+
+namespace swiattn {
+
+// The model's shape: of the folder or checkpoint that the run starts from, or of
+// model.architecture, with model.rope_scaling applied. `dtype` is that of the export. Throws Error.
+ModelConfig starting_model_config(const RunConfig& config);
+
+// How its layers attend and what is added to the loss. Throws Error{kConfiguration} where the keys
+// do not fit the model (a full layer that it does not have).
+CausalLmOptions model_options(const RunConfig& config, const ModelConfig& model);
+
+// The same, as an export says it.
+HybridAttention hybrid_attention(const RunConfig& config);
+
+// Whether the layers have trained routers.
+bool has_router(const RunConfig& config);
+
+// The tensors that train.freeze freezes: globs over names, the last match wins, "!glob" frees.
+// Throws Error{kConfiguration} for a glob that matches nothing, and when nothing is left to train.
+std::vector<std::string> frozen_tensors(const std::vector<ParameterUnit>& units,
+                                        const std::vector<std::string>& globs);
+
+at::ScalarType compute_type(const RunConfig& config);
+
+}  // namespace swiattn

@@ -1,0 +1,286 @@
+#include "trainer/run_session.h"
+
+#include <ATen/Context.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/file_system.h"
+#include "base/version.h"
+#include "checkpoint/export_config.h"
+#include "checkpoint/hf_export.h"
+#include "checkpoint/hf_folder.h"
+#include "checkpoint/hf_import.h"
+#include "model/parameter_table.h"
+#include "parallel/agreement.h"
+#include "parallel/watched_communicator.h"
+#include "trainer/device.h"
+#include "trainer/environment.h"
+#include "trainer/model_setup.h"
+#include "trainer/report.h"
+#include "trainer/run_recorder.h"
+#include "trainer/signals.h"
+#include "trainer/trainer.h"
+#ifdef SWIATTN_CUDA
+#include "parallel/nccl_communicator.h"
+#endif
+
+namespace swiattn {
+namespace {
+
+// What rank 0 alone has: the run's folder with its lock, and the checkpoints.
+struct RootFiles {
+  RunFolder folder;
+  CheckpointStore store;
+  std::optional<SavedCheckpoint> checkpoint;  // to go on from
+
+  RootFiles(const RunConfig& config, Log& log)
+      : folder(FileSystem::posix(), config.run.folder),
+        store(FileSystem::posix(), folder.checkpoints(), log) {}
+};
+
+// Where the run begins, known to all ranks.
+struct Start {
+  TrainingProgress progress;
+  ModelConfig model;
+};
+
+std::unique_ptr<Communicator> make_communicator(const MpiSession& mpi, c10::Device device) {
+  auto host = mpi.make_host_communicator();
+#ifdef SWIATTN_CUDA
+  if (device.is_cuda() && host->size() > 1) {
+    return make_nccl_communicator(std::move(host), device);
+  }
+#endif
+  return host;
+}
+
+std::string backend_name(const RunConfig& config) {
+  switch (config.attention.backend) {
+    case AttentionSection::Backend::kReference: return "reference";
+    case AttentionSection::Backend::kLibrary: return "library";
+    case AttentionSection::Backend::kFused: return "fused";
+    case AttentionSection::Backend::kAuto: break;
+  }
+  return "auto";
+}
+
+bool choose_determinism(const RunConfig& config, c10::Device device) {
+  using Choice = NumericsSection::Deterministic;
+  const bool deterministic =
+      config.numerics.deterministic == Choice::kTrue ||
+      (config.numerics.deterministic == Choice::kAuto && device.is_cpu());
+  if (device.is_cuda()) at::globalContext().setDeterministicAlgorithms(deterministic, false);
+  return deterministic;
+}
+
+void find_checkpoint(RootFiles& root, const std::string& resume) {
+  if (resume == "never") {
+    if (!root.folder.holds_a_run()) return;
+    fail(ExitCode::kConfiguration,
+         "{} holds a run already and --resume never was given; choose another run.folder, or leave "
+         "--resume out to go on with it.",
+         root.folder.path());
+  }
+  if (resume == "auto") {
+    root.store.remove_leftovers();
+    root.checkpoint = root.store.newest_valid();
+    return;
+  }
+  root.checkpoint.emplace(resume, CheckpointTest::kHashes);
+  const std::filesystem::path folder = std::filesystem::weakly_canonical(resume).parent_path();
+  if (folder == std::filesystem::weakly_canonical(root.folder.checkpoints())) {
+    root.store.set_newer_aside(root.checkpoint->step());
+  }
+}
+
+// Refuses to go on under a configuration that would change what the remaining steps compute.
+void compare_configs(const SavedCheckpoint& checkpoint, const RunConfig& config,
+                     const std::vector<std::string>& allowed, Log& log) {
+  for (const ConfigChange& change : config_changes(read_saved_config(checkpoint), config)) {
+    const bool is_allowed = std::find(allowed.begin(), allowed.end(), change.key) != allowed.end();
+    if (change.alters_training && !is_allowed) {
+      fail(ExitCode::kConfiguration,
+           "{} was {} when {} was saved and is {} now, which changes what the remaining steps "
+           "compute. Set it back, start a new run with model.init_from, or accept the change with "
+           "--allow-change {}.",
+           change.key, change.before, checkpoint.folder(), change.after, change.key);
+    }
+    log.info("{} changes from {} to {}.", change.key, change.before, change.after);
+  }
+}
+
+// Rank 0 looks for a checkpoint and tells the others what it found, so that they need none of its
+// files.
+Start agree_on_start(const RunConfig& config, const std::optional<RootFiles>& root,
+                     Communicator& communicator) {
+  std::string text;
+  agree_on_root(communicator, [&] {
+    TrainingProgress progress;
+    progress.gamma = config.regularizer.gamma;
+    ModelConfig model;
+    if (root->checkpoint) {
+      progress = read_progress(*root->checkpoint);
+      model = read_model_config(root->checkpoint->path("config.json"));
+    } else {
+      model = starting_model_config(config);
+    }
+    text = Json{{"progress", to_json(progress)},
+                {"model", export_config(model, ExportLayout::kBase, model.dtype, {})}}
+               .dump();
+  });
+  const std::string source = "rank 0's start";
+  const Json json = parse_json(communicator.broadcast_text(text, 0), source, ExitCode::kInternal);
+  const JsonCursor cursor(json, source, ExitCode::kInternal);
+  return {progress_from_json(cursor["progress"]),
+          parse_model_config(cursor["model"].value(), source)};
+}
+
+// Every rank's copy of what rank 0 read.
+void broadcast_parameters(FlatParameters& parameters, Communicator& communicator) {
+  if (communicator.size() == 1) return;
+  for (FlatUnit& unit : parameters.units()) {
+    communicator.broadcast(unit.master, 0);
+    if (unit.trainable_numel == 0) continue;
+    communicator.broadcast(unit.moment1, 0);
+    communicator.broadcast(unit.moment2, 0);
+  }
+}
+
+void load_parameters(const RunConfig& config, const ModelConfig& model, const RootFiles& root,
+                     FlatParameters& parameters, Log& log) {
+  const InitialWeights initial{static_cast<uint64_t>(config.run.seed), config.router.init_std};
+  if (root.checkpoint) {
+    load_training_checkpoint(*root.checkpoint, parameters);
+    log.info("Resuming after step {} from {}.", root.checkpoint->step(), root.checkpoint->folder());
+  } else if (config.model.init_from) {
+    if (file_exists(*config.model.init_from + "/MANIFEST.json")) {
+      const SavedCheckpoint verified(*config.model.init_from, CheckpointTest::kHashes);
+    }
+    const ImportReport report =
+        load_weights(HfFolder(*config.model.init_from), parameters, initial);
+    log.info("Loaded {} tensors with {:.1f} M parameters from {}; {} routers are new.",
+             report.tensors, static_cast<double>(report.parameters) * 1e-6, *config.model.init_from,
+             report.initialised.size());
+  } else {
+    initialise_weights(parameters, model, initial);
+    log.info("All weights are random (model.init_from is null).");
+  }
+}
+
+void describe_run(const TrainArguments& arguments, const RunConfig& config, RootFiles& root,
+                  const DeviceFacts& device, int ranks) {
+  ProgramFacts facts;
+  facts.command_line = arguments.command_line;
+  facts.versions = {{"swiattn", kVersion}, {"torch", TORCH_VERSION}};
+  facts.gpus = {device.name};
+  facts.ranks = ranks;
+  root.folder.describe(read_file(arguments.config_path, ExitCode::kConfiguration),
+                       print_run_config(config), describe_environment(facts));
+}
+
+std::vector<CardLine> card_lines(const TrainingProgress& progress, const RunConfig& config) {
+  return {{"Base", config.model.init_from.value_or("random weights")},
+          {"Steps", std::to_string(progress.step)},
+          {"Tokens", std::to_string(progress.tokens)}};
+}
+
+// The export and the report, each made again only where it is missing or out of date.
+void complete(RootFiles& root, const RunConfig& config, const ModelConfig& model,
+              const FlatParameters& parameters, const TrainingProgress& progress, bool finished,
+              Log& log) {
+  FileSystem& files = FileSystem::posix();
+  if (finished && config.checkpoint.export_at_end && !folder_exists(root.folder.hybrid())) {
+    ExportOptions options;
+    options.dtype = model.dtype;
+    options.attention = hybrid_attention(config);
+    options.companions_from = config.model.init_from.value_or("");
+    options.card = card_lines(progress, config);
+    export_hybrid(files, parameters, model, options, root.folder.hybrid());
+    log.info("Exported the model to {}.", root.folder.hybrid());
+  }
+  write_report(files, root.folder.path(),
+               {std::filesystem::path(root.folder.path()).filename().string(),
+                {{"Base model", config.model.init_from.value_or("random weights")}}});
+  log.info("Report: {}.", root.folder.report());
+}
+
+}  // namespace
+
+ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, ConsoleLog& log) {
+  const c10::InferenceMode no_autograd;
+  const RunConfig config = read_run_config(arguments.config_path, arguments.overrides);
+  install_stop_signals(config.preempt.signals);
+  const c10::Device device = choose_device(arguments.device, mpi.local_rank());
+  const DeviceFacts facts = device_facts(device);
+
+  Watchdog watchdog(config.parallel.timeout_first, [&](const std::string& sentence) {
+    log.error("Rank {} {}.", mpi.rank(), sentence);
+    mpi.abort(ExitCode::kCommunication);
+  });
+  const auto communicator = watch(make_communicator(mpi, device), watchdog);
+
+  std::optional<RootFiles> root;
+  agree_on_root(*communicator, [&] {
+    root.emplace(config, log);
+    find_checkpoint(*root, arguments.resume);
+    if (root->checkpoint) compare_configs(*root->checkpoint, config, arguments.allowed_changes, log);
+    describe_run(arguments, config, *root, facts, communicator->size());
+    log.attach_file(root->folder.log());
+  });
+  const auto [progress, model_config] = agree_on_start(config, root, *communicator);
+
+  const std::vector<ParameterUnit> units = parameter_table(model_config, has_router(config));
+  FlatParameters parameters(units, frozen_tensors(units, config.train.freeze), compute_type(config),
+                            device, FlatParameters::Purpose::kTraining);
+  agree_on_root(*communicator,
+                [&] { load_parameters(config, model_config, *root, parameters, log); });
+  broadcast_parameters(parameters, *communicator);
+  parameters.refresh_compute_copies();
+
+  CausalLm model(model_config, model_options(config, model_config), parameters,
+                 reference_operations(),
+                 make_attention_backend(backend_name(config), device, compute_type(config)));
+  std::optional<BatchStream> stream;
+  std::vector<NamedStream> validation;
+  agree(*communicator, [&] {
+    stream.emplace(training_stream(config, model_config.vocab_size, communicator->rank(),
+                                   communicator->size()));
+    validation = validation_streams(config, model_config.vocab_size, communicator->rank(),
+                                    communicator->size());
+  });
+
+  const bool deterministic = choose_determinism(config, device);
+  log.info("{} on {}; attention: {}; {}.",
+           communicator->size() == 1 ? "1 rank" : fmt::format("{} ranks", communicator->size()),
+           facts.name, model.backend().name(),
+           deterministic ? "deterministic" : "not deterministic");
+
+  RunOutcome outcome = RunOutcome::kFinished;
+  TrainingProgress end = progress;
+  if (progress.step < config.total_steps()) {
+    std::unique_ptr<RunObserver> observer = std::make_unique<RunObserver>();
+    agree_on_root(*communicator, [&] {
+      observer = std::make_unique<RunRecorder>(FileSystem::posix(), root->folder, config,
+                                               progress.step, log);
+    });
+    Trainer trainer({config, *communicator, model, parameters, *observer, watchdog,
+                     root ? &root->store : nullptr, facts.bf16_peak_flops},
+                    progress, std::move(*stream), std::move(validation));
+    outcome = trainer.run();
+    end = trainer.progress();
+    observer->enter(end.step, outcome == RunOutcome::kFinished ? "finished" : "stopped");
+  } else {
+    log.info("The run in {} is finished: {} of {} steps.", config.run.folder, progress.step,
+             config.total_steps());
+  }
+  agree_on_root(*communicator, [&] {
+    complete(*root, config, model_config, parameters, end, outcome == RunOutcome::kFinished, log);
+  });
+  if (outcome == RunOutcome::kFinished) return ExitCode::kDone;
+  log.info("Stopped by a signal after step {}; start the same command again to go on.", end.step);
+  return ExitCode::kPreempted;
+}
+
+}  // namespace swiattn

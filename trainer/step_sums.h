@@ -1,0 +1,54 @@
+// What a step adds up over micro-batches and ranks, in one tensor, so that one all-reduce and one
+// read-back serve it all.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "model/causal_lm.h"
+#include "trainer/metrics.h"
+
+namespace swiattn {
+
+class StepSums {
+ public:
+  StepSums(int64_t layers, c10::Device device);
+
+  void add(const MicroBatchResult& result, const MicroBatch& batch);
+  void ask_to_stop();  // this rank got a signal
+
+  at::Tensor& tensor() { return sums_; }  // float64, to be all-reduced
+  at::Tensor nll() const;                 // scalars on the device
+  at::Tensor counted() const;
+
+ private:
+  friend struct StepReport;
+  int64_t layers_;
+  at::Tensor sums_;
+};
+
+// The reduced sums, read back to the host.
+struct StepReport {
+  explicit StepReport(const StepSums& sums);
+
+  double nll_sum = 0.0;
+  double counted = 0.0;
+  bool stop = false;                        // any rank was asked to
+  std::vector<std::vector<double>> layers;  // [layers][RoutingStatistics::kColumns]
+
+  double loss() const { return nll_sum / counted; }
+  double total(int64_t column) const;  // over layers
+  double full_ratio() const;
+  // 1/(L T) sum gamma softplus(s).
+  double regularizer() const;
+};
+
+// Fills what the sums tell: loss, regularizer, ratios, router and gamma means. `with_router` tells
+// whether the layers have logits, `with_gamma` whether a regularizer acts.
+void describe_routing(const StepReport& report, bool with_router, bool with_gamma,
+                      StepMetrics& metrics);
+
+}  // namespace swiattn

@@ -1,0 +1,94 @@
+// swiattn-train: continual pretraining of a full-attention model into a Switch Attention hybrid.
+#include <CLI/CLI.hpp>
+
+#include <iostream>
+
+#include "base/program.h"
+#include "trainer/dry_run.h"
+#include "trainer/run_config.h"
+#include "trainer/run_session.h"
+
+namespace swiattn {
+namespace {
+
+struct Options {
+  TrainArguments train;
+  bool dry_run = false;
+  bool print_config = false;
+  bool print_reference = false;
+};
+
+void add_options(CLI::App& app, Options& options) {
+  app.add_option("--config", options.train.config_path, "The YAML file of the run");
+  app.add_option("--resume", options.train.resume,
+                 "auto: go on with what is in the run folder, or start (default); never: refuse a "
+                 "folder with a run in it; or the folder of a checkpoint")
+      ->type_name("auto|never|PATH");
+  app.add_option("--allow-change", options.train.allowed_changes,
+                 "Accept that this key differs from the checkpoint's, although it changes the "
+                 "remaining steps; may be repeated")
+      ->type_name("section.key");
+  app.add_option("--device", options.train.device, "Where to compute; default: a GPU if there is one")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
+  app.add_flag("--dry-run", options.dry_run,
+               "Check model, data and configuration, print what the run would be, and stop");
+  app.add_flag("--print-config", options.print_config, "Print the resolved configuration and stop");
+  app.add_flag("--print-reference", options.print_reference,
+               "Print the reference of all keys in Markdown and stop");
+  app.allow_extras();
+  app.footer(
+      "Any key of the YAML file can be given as --section.key=value, which wins over the file.\n"
+      "Several ranks: mpirun -np N swiattn-train --config FILE, one process a GPU.\n"
+      "Exit codes: 0 done, 2 configuration, 3 data, 4 checkpoint, 5 communication, 6 numerics,\n"
+      "75 stopped by a signal after saving.");
+}
+
+// Whatever CLI11 does not know must be a key of the YAML file.
+std::vector<std::string> key_overrides(const CLI::App& app) {
+  std::vector<std::string> overrides = app.remaining();
+  for (const std::string& word : overrides) {
+    if (word.starts_with("--") && word.find('=') != std::string::npos) continue;
+    fail(ExitCode::kConfiguration,
+         "Unknown argument \"{}\": expected an option of --help, or a key as --section.key=value.",
+         word);
+  }
+  return overrides;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Trains a full-attention language model into a Switch Attention hybrid.");
+  Options options;
+  add_options(app, options);
+  if (const auto code = parse_command_line(app, argc, argv)) return *code;
+  if (options.print_reference) {
+    std::cout << config_reference_markdown();
+    return 0;
+  }
+  options.train.overrides = key_overrides(app);
+  options.train.command_line.assign(argv, argv + argc);
+  if (options.train.config_path.empty()) {
+    fail(ExitCode::kConfiguration, "--config FILE is missing; --help shows how to use the program.");
+  }
+  if (options.print_config || options.dry_run) {
+    const RunConfig config = read_run_config(options.train.config_path, options.train.overrides);
+    std::cout << (options.dry_run ? describe_dry_run(config, 1) : print_run_config(config));
+    return 0;
+  }
+  MpiSession mpi;
+  const auto log = make_console_log(mpi.rank());
+  const int code = run_program("swiattn-train", [&] {
+    return static_cast<int>(run_session(options.train, mpi, *log));
+  });
+  if (code != 0 && code != static_cast<int>(ExitCode::kPreempted)) {
+    mpi.abort(static_cast<ExitCode>(code));
+  }
+  mpi.finish();
+  return code;
+}
+
+}  // namespace
+}  // namespace swiattn
+
+int main(int argc, char** argv) {
+  return swiattn::run_program("swiattn-train", [&] { return swiattn::run(argc, argv); });
+}

@@ -1,0 +1,88 @@
+// The training loop: what a run does, step by step.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "data/prefetcher.h"
+#include "model/causal_lm.h"
+#include "optim/adamw.h"
+#include "optim/schedule.h"
+#include "parallel/communicator.h"
+#include "parallel/watchdog.h"
+#include "trainer/data_setup.h"
+#include "trainer/run_config.h"
+#include "trainer/run_observer.h"
+#include "trainer/step_sums.h"
+#include "trainer/training_checkpoint.h"
+
+namespace swiattn {
+
+enum class RunOutcome { kFinished, kStopped };  // stopped: by a signal, after saving
+
+class Trainer {
+ public:
+  // What the trainer works on; made by main (swiattn_train.cpp), outliving the trainer.
+  struct Parts {
+    const RunConfig& config;
+    Communicator& communicator;
+    CausalLm& model;
+    FlatParameters& parameters;
+    RunObserver& observer;
+    Watchdog& watchdog;
+    CheckpointStore* store;            // on rank 0, null elsewhere
+    std::optional<double> peak_flops;  // of one device
+  };
+
+  // Begins after `progress`: 0 steps for a new run. The parameters hold the weights and moments.
+  Trainer(const Parts& parts, const TrainingProgress& progress, BatchStream stream,
+          std::vector<NamedStream> validation);
+
+  // Trains until the last step or a signal; saves at both, and in between as the configuration says.
+  // Throws Error{kNumerics} when too many steps in a row are not finite.
+  RunOutcome run();
+
+  const TrainingProgress& progress() const { return progress_; }
+
+ private:
+  // What the update is to do, decided on the device from values that all ranks share.
+  struct Update {
+    at::Tensor factor;     // 1/T and the clip factor
+    at::Tensor apply;      // 1, or 0 where anything is not finite
+    at::Tensor grad_norm;  // after 1/T, before clipping
+  };
+
+  // One step; returns whether any rank was asked to stop.
+  bool step();
+  StepSums forward_and_backward(int64_t step);
+  void reduce(StepSums& sums);
+  Update decide(const StepSums& sums) const;
+  void advance(const StepReport& report, bool applied);
+  StepMetrics describe(const StepReport& report, double seconds, double data_seconds) const;
+  void validate();
+  // Whether the checkpoint of this step is on disk, on all ranks alike.
+  bool save();
+
+  const RunConfig& config_;
+  Communicator& communicator_;
+  CausalLm& model_;
+  FlatParameters& parameters_;
+  RunObserver& observer_;
+  Watchdog& watchdog_;
+  CheckpointStore* store_;
+  std::optional<double> peak_flops_;
+  int64_t total_steps_;
+  Schedule schedule_;
+  AdamW optimizer_;
+  TrainingProgress progress_;
+  int64_t micro_batches_;  // of this rank in a step
+  Prefetcher batches_;
+  std::vector<NamedStream> validation_;
+  std::optional<int64_t> saved_step_;
+};
+
+}  // namespace swiattn

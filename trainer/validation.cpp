@@ -1,0 +1,23 @@
+#include "trainer/validation.h"
+
+#include "trainer/host_batch.h"
+#include "trainer/step_sums.h"
+
+namespace swiattn {
+
+ValidationResult validate_model(const CausalLm& model, NamedStream& set,
+                                Communicator& communicator) {
+  StepSums sums(model.config().layers, model.device());
+  for (int64_t step = 1; step <= set.steps; ++step) {
+    for (int64_t i = 0; i < set.stream.micro_batches(); ++i) {
+      const Batch batch = set.stream.batch(step, i);
+      const MicroBatch micro_batch = model.prepare(packed_tokens(batch));
+      sums.add(model.evaluate(micro_batch), micro_batch);
+    }
+  }
+  communicator.all_reduce(sums.tensor(), ReduceOperation::kSum);
+  const StepReport report(sums);
+  return {report.loss(), report.full_ratio()};
+}
+
+}  // namespace swiattn

@@ -1,0 +1,18 @@
+// The loss on a validation set, over all ranks.
+#pragma once
+
+#include "model/causal_lm.h"
+#include "parallel/communicator.h"
+#include "trainer/data_setup.h"
+
+namespace swiattn {
+
+struct ValidationResult {
+  double nll = 0.0;  // mean over counted targets
+  double full_ratio = 0.0;
+};
+
+// Collective. Each rank takes its share of every global batch.
+ValidationResult validate_model(const CausalLm& model, NamedStream& set, Communicator& communicator);
+
+}  // namespace swiattn
