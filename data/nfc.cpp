@@ -34,10 +34,11 @@ bool is_nfc_starter(char32_t c) {
 }
 
 std::string_view to_nfc(std::string_view text, std::string& storage) {
-  size_t offset = 0;
-  while (offset < text.size() && is_nfc_starter(next_code_point(text, offset))) {
+  bool is_nfc = true;
+  for (size_t offset = 0; is_nfc && offset < text.size();) {
+    is_nfc = is_nfc_starter(next_code_point(text, offset));
   }
-  if (offset == text.size()) return text;
+  if (is_nfc) return text;
   utf8proc_uint8_t* normalized = nullptr;
   const auto size =
       utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),

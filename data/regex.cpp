@@ -3,7 +3,9 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-#include <utility>
+#include <cstdint>
+#include <limits>
+#include <new>
 
 #include "base/error.h"
 #include "data/regex_dialect.h"
@@ -14,7 +16,7 @@ namespace {
 struct Release {
   void operator()(pcre2_code* code) const { pcre2_code_free(code); }
   void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
-  void operator()(pcre2_compile_context* context) const { pcre2_compile_context_free(context); }
+  void operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
 };
 
 std::string message_of(int error) {
@@ -33,11 +35,15 @@ struct Regex::Code {
 
 struct Regex::Match::State {
   std::unique_ptr<pcre2_match_data, Release> data;
+  std::unique_ptr<pcre2_match_context, Release> context;
 };
 
 Regex::Match::Match() : state_(new State{}) {
   state_->data.reset(pcre2_match_data_create(1, nullptr));
-  if (!state_->data) throw std::bad_alloc();
+  state_->context.reset(pcre2_match_context_create(nullptr));
+  if (!state_->data || !state_->context) throw std::bad_alloc();
+  // The limit set by default is reached by some megabytes of white space.
+  pcre2_set_match_limit(state_->context.get(), std::numeric_limits<uint32_t>::max());
 }
 Regex::Match::~Match() = default;
 size_t Regex::Match::begin() const { return pcre2_get_ovector_pointer(state_->data.get())[0]; }
@@ -70,8 +76,9 @@ Regex::Regex(Regex&&) noexcept = default;
 Regex& Regex::operator=(Regex&&) noexcept = default;
 
 bool Regex::find(std::string_view text, size_t offset, Match& match) const {
-  const int result = pcre2_match(code_->pcre2.get(), code_units(text), text.size(), offset,
-                                 PCRE2_NO_UTF_CHECK, match.state_->data.get(), nullptr);
+  const int result =
+      pcre2_match(code_->pcre2.get(), code_units(text), text.size(), offset, PCRE2_NO_UTF_CHECK,
+                  match.state_->data.get(), match.state_->context.get());
   if (result >= 0) return true;
   if (result == PCRE2_ERROR_NOMATCH) return false;
   fail(ExitCode::kData, "The tokenizer's regular expression '{}' failed at byte {} of a text: {}.",

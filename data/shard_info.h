@@ -11,17 +11,17 @@
 namespace swiattn {
 
 struct ShardInfo {
-  std::string tokenizer_name;  // "" when unknown
-  std::string tokenizer_hash;  // as format_hash writes it, "" when unknown
-  std::optional<int64_t> vocab_size;
-  std::optional<int32_t> eos_id;  // the token that ends every document
+  std::string tokenizer_name = {};  // "" when unknown
+  std::string tokenizer_hash = {};  // as format_hash writes it, "" when unknown
+  std::optional<int64_t> vocab_size = {};
+  std::optional<int32_t> eos_id = {};  // the token that ends every document
 
   // Found out by ShardWriter.
-  std::optional<TokenType> token_type;
-  std::optional<int64_t> largest_id;  // nothing in a shard without tokens
-  std::optional<int64_t> tokens;
-  std::optional<int64_t> documents;
-  std::string payload_hash;  // of all bytes of PREFIX.bin
+  std::optional<TokenType> token_type = {};
+  std::optional<int64_t> largest_id = {};  // nothing in a shard without tokens
+  std::optional<int64_t> tokens = {};
+  std::optional<int64_t> documents = {};
+  std::string payload_hash = {};  // of all bytes of PREFIX.bin
 };
 
 // The text of a side file.

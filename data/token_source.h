@@ -52,7 +52,7 @@ class TokenSource {
 
 struct TokenSourceOptions {
   // The token that ends a document, for formats without an index; the side file's where not given.
-  std::optional<int32_t> eos_id;
+  std::optional<int32_t> eos_id = {};
   // Documents of fewer tokens, eos included, are left out and the others laid end to end.
   int64_t min_document_tokens = 0;
 };

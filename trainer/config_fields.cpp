@@ -276,17 +276,21 @@ std::vector<Field> fields_of(OptimizerSection& optimizer) {
 std::vector<Field> fields_of(ScheduleSection& schedule) {
   using Kind = ScheduleSection::Kind;
   return {
-      field("kind", schedule.kind,
-            choice<Kind>({{Kind::kCosine, "cosine"},
-                          {Kind::kLinear, "linear"},
-                          {Kind::kWsd, "wsd"},
-                          {Kind::kConstant, "constant"}}),
-            kRefused, "The learning rate after the warm-up. wsd: constant, then a linear decay."),
+      field(
+          "kind", schedule.kind,
+          choice<Kind>({{Kind::kCosine, "cosine"},
+                        {Kind::kLinear, "linear"},
+                        {Kind::kWsd, "wsd"},
+                        {Kind::kConstant, "constant"}}),
+          kRefused,
+          "From the peak to the final rate after the warm-up; wsd stays at the peak until `decay`, "
+          "then goes straight down; constant stays there."),
       field("warmup", schedule.warmup, span(false), kRefused,
             "The learning rate grows linearly from 0 to its peak over this."),
       field("final_ratio", schedule.final_ratio, number(kShare), kRefused,
             "The learning rate of the last step over the peak."),
-      field("decay", schedule.decay, span(true), kRefused, "The last part of wsd."),
+      field("decay", schedule.decay, span(true), kRefused,
+            "The last part of the run, in which wsd goes down."),
   };
 }
 
@@ -354,7 +358,7 @@ std::vector<Field> fields_of(NumericsSection& numerics) {
       field("skip_nonfinite", numerics.skip_nonfinite, boolean(), kRefused,
             "A step with a non-finite loss or gradient changes no weight; false: it ends the run."),
       field("max_skips_in_a_row", numerics.max_skips_in_a_row, whole(1), kFree,
-            "More skipped steps than this end the run with exit code 6."),
+            "This many skipped steps in a row end the run with exit code 6."),
       field("deterministic", numerics.deterministic,
             choice<Deterministic>({{Deterministic::kAuto, "auto"},
                                    {Deterministic::kTrue, "true"},

@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <c10/core/InferenceMode.h>
+#include <torch/headeronly/version.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -15,7 +16,7 @@
 #include "model/parameter_table.h"
 #include "parallel/agreement.h"
 #include "parallel/watched_communicator.h"
-#include "trainer/device.h"
+#include "parallel/device.h"
 #include "trainer/environment.h"
 #include "trainer/model_setup.h"
 #include "trainer/report.h"
@@ -240,7 +241,7 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
   parameters.refresh_compute_copies();
 
   CausalLm model(model_config, model_options(config, model_config), parameters,
-                 reference_operations(),
+                 operations_for(device),
                  make_attention_backend(backend_name(config), device, compute_type(config)));
   std::optional<BatchStream> stream;
   std::vector<NamedStream> validation;

@@ -56,7 +56,8 @@ std::vector<std::string> key_overrides(const CLI::App& app) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app("Trains a full-attention language model into a Switch Attention hybrid.");
+  CLI::App app("Trains a full-attention language model into a Switch Attention hybrid.",
+               "swiattn-train");
   Options options;
   add_options(app, options);
   if (const auto code = parse_command_line(app, argc, argv)) return *code;

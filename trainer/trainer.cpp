@@ -10,7 +10,7 @@
 #include "loss/regularizer.h"
 #include "optim/gradient_norm.h"
 #include "parallel/agreement.h"
-#include "trainer/device.h"
+#include "parallel/device.h"
 #include "trainer/flops.h"
 #include "trainer/host_batch.h"
 #include "trainer/schedule_setup.h"

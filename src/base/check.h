@@ -1,4 +1,4 @@
-// Checks of conditions that only a programming error can violate, and of system calls.
+// Checks of conditions that only a programming error can violate.
 #pragma once
 
 #include <cerrno>

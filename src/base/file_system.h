@@ -37,7 +37,7 @@ class WritableFile {
   void append(std::string_view text) { append(text.data(), text.size()); }
 };
 
-// Operations on paths. Thread-safe. Every failure is a FileError that names the path.
+// Operations on paths. Thread-safe. Every failure is a FileError{kCheckpoint} naming the path.
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
@@ -47,9 +47,9 @@ class FileSystem {
   virtual std::unique_ptr<WritableFile> open_for_append(const std::string& path) = 0;
   virtual void rename(const std::string& from, const std::string& to) = 0;
   virtual void remove_file(const std::string& path) = 0;
-  virtual void remove_folder_tree(const std::string& path) = 0;
-  virtual void make_folders(const std::string& path) = 0;  // like mkdir -p, parents synced
-  virtual void sync_folder(const std::string& path) = 0;   // makes renames and creations durable
+  virtual void remove_folder_tree(const std::string& path) = 0;  // a missing one is no error
+  virtual void make_folders(const std::string& path) = 0;        // like mkdir -p, parents synced
+  virtual void sync_folder(const std::string& path) = 0;  // makes renames and creations durable
   virtual void truncate(const std::string& path, uint64_t bytes) = 0;
 
   // The real file system of this machine.
@@ -64,8 +64,8 @@ uint64_t free_bytes(const std::string& folder);
 std::vector<std::string> list_folder(const std::string& path, ExitCode code);  // names, sorted
 std::string read_file(const std::string& path, ExitCode code, uint64_t limit = 1ULL << 30);
 
-// Replaces `path` by `contents`: temporary file beside it, fsync, rename, fsync of the folder.
-// After a crash the file holds the old contents or the new, never a mixture.
+// Replaces `path` by `contents`: writes `path`.tmp (so one writer at a time), fsync, rename, fsync
+// of the folder. After a crash the file holds the old contents or the new, never a mixture.
 void write_file_atomically(FileSystem& files, const std::string& path, std::string_view contents);
 
 // A whole file mapped read-only. An empty file gives an empty view. Movable.

@@ -15,9 +15,9 @@ namespace swiattn {
 // and an exit code: that of an Error, kInternal for anything else.
 int run_program(std::string_view name, const std::function<int()>& body);
 
-// Adds --version and parses. Returns nothing when the program may go on, else its exit code: 0
-// after
-// --help or --version, kConfiguration after a wrong flag, with what was printed for it.
+// Adds --version and parses. Returns nothing when the program may go on, else its exit code, with
+// the text for it printed:
+// 0 after --help or --version, kConfiguration after a wrong flag.
 std::optional<int> parse_command_line(CLI::App& app, int argc, const char* const* argv);
 
 }  // namespace swiattn

@@ -60,6 +60,35 @@ int64_t unit_size(size_t unit, QuantityBase base) {
   return size;
 }
 
+// Either a value or why there is none.
+struct Exact {
+  int64_t value = 0;
+  const char* why_not = nullptr;
+};
+
+// digits * 10^tens * 2^twos, without ever rounding.
+Exact multiply(std::string digits, int tens, int twos) {
+  for (; digits.size() > 1 && digits.back() == '0'; ++tens) digits.pop_back();
+  int64_t value = 0;
+  for (char digit : digits) {
+    value = 10 * value + (digit - '0');
+    if (value > 100 * kLargest) return {0, " (too many digits)"};
+  }
+  if (value == 0) return {};
+  for (; tens < 0; ++tens, --twos) {
+    if (value % 5 != 0) return {0, " (not whole)"};
+    value /= 5;
+  }
+  for (; twos < 0; ++twos) {
+    if (value % 2 != 0) return {0, " (not whole)"};
+    value /= 2;
+  }
+  for (; tens > 0 && value <= kLargest; --tens) value *= 10;
+  for (; twos > 0 && value <= kLargest; --twos) value *= 2;
+  if (value > kLargest) return {0, " (above 2^53)"};
+  return {value};
+}
+
 }  // namespace
 
 int64_t parse_quantity(std::string_view text, QuantityBase base, std::string_view name) {
@@ -71,35 +100,18 @@ int64_t parse_quantity(std::string_view text, QuantityBase base, std::string_vie
   std::string_view rest = text;
   Decimal decimal;
   if (!take_decimal(rest, decimal)) refuse("");
-  // The value is digits * 10^tens * 2^twos, computed without ever rounding.
   int tens = decimal.exponent;
   int twos = 0;
   if (!rest.empty()) {
     const size_t unit = kUnits.find(rest[0]);
     if (rest.size() > 1 || unit == std::string_view::npos) refuse(" (the units are K, M, B and T)");
-    (base == QuantityBase::kThousand ? tens : twos) +=
-        (static_cast<int>(unit) + 1) * (base == QuantityBase::kThousand ? 3 : 10);
+    const int power = static_cast<int>(unit) + 1;
+    if (base == QuantityBase::kThousand) tens += 3 * power;
+    if (base == QuantityBase::kBinary) twos += 10 * power;
   }
-  std::string& digits = decimal.digits;
-  for (; digits.size() > 1 && digits.back() == '0'; ++tens) digits.pop_back();
-  int64_t value = 0;
-  for (char digit : digits) {
-    value = 10 * value + (digit - '0');
-    if (value > 100 * kLargest) refuse(" (too many digits)");
-  }
-  if (value == 0) return 0;
-  for (; tens < 0; ++tens, --twos) {
-    if (value % 5 != 0) refuse(" (not whole)");
-    value /= 5;
-  }
-  for (; twos < 0; ++twos) {
-    if (value % 2 != 0) refuse(" (not whole)");
-    value /= 2;
-  }
-  for (; tens > 0 && value <= kLargest; --tens) value *= 10;
-  for (; twos > 0 && value <= kLargest; --twos) value *= 2;
-  if (value > kLargest) refuse(" (above 2^53)");
-  return value;
+  const Exact exact = multiply(decimal.digits, tens, twos);
+  if (exact.why_not != nullptr) refuse(exact.why_not);
+  return exact.value;
 }
 
 double parse_duration(std::string_view text, std::string_view name) {

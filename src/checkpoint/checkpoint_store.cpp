@@ -49,9 +49,8 @@ std::optional<SavedCheckpoint> CheckpointStore::newest_valid() {
     try {
       SavedCheckpoint checkpoint(path(step), CheckpointTest::kHashes);
       if (fell_back) {
-        const std::string name = checkpoint_folder_name(step);
         log_.warning("Falling back to {}: the steps after it are lost.", checkpoint.folder());
-        point_latest_at(files_, log_, folder_, name);
+        point_latest_at(files_, log_, folder_, checkpoint_folder_name(step));
       }
       return checkpoint;
     } catch (const NewerFormatError&) {
@@ -61,6 +60,7 @@ std::optional<SavedCheckpoint> CheckpointStore::newest_valid() {
       fell_back = true;
     }
   }
+  refuse_if_all_are_damaged();
   return std::nullopt;
 }
 
@@ -117,6 +117,19 @@ std::vector<int64_t> CheckpointStore::steps() const {
 
 std::string CheckpointStore::path(int64_t step) const {
   return folder_ + "/" + checkpoint_folder_name(step);
+}
+
+// A run that lost all its checkpoints is no new run: starting it again would overwrite its records.
+void CheckpointStore::refuse_if_all_are_damaged() const {
+  if (!folder_exists(folder_)) return;
+  for (const std::string& name : list_folder(folder_, ExitCode::kCheckpoint)) {
+    if (name.find(".corrupt") == std::string::npos && !step_of_folder_name(name)) continue;
+    fail(ExitCode::kCheckpoint,
+         "{}: no checkpoint of this run verifies; what is left of them is kept there. Choose "
+         "another "
+         "run.folder to start anew, or move the damaged ones away.",
+         folder_);
+  }
 }
 
 void CheckpointStore::warn_if_latest_is_gone() const {

@@ -27,9 +27,10 @@ class CheckpointStore {
   // store may be alive.
   CheckpointWriter begin(int64_t step, uint64_t expected_bytes);
 
-  // The newest checkpoint whose manifest, sizes and hashes verify; nothing when there is none. A
-  // folder of a step that does not verify is warned about and renamed to step-XXXXXXXX.corrupt; one
-  // of a newer format is no reason to fall back and throws.
+  // The newest checkpoint whose manifest, sizes and hashes verify; nothing when none was ever
+  // saved. A folder of a step that does not verify is warned about and renamed to
+  // step-XXXXXXXX.corrupt. Throws Error{kCheckpoint} when all are damaged, and when one is of a
+  // newer format: neither is a reason to start from the beginning.
   std::optional<SavedCheckpoint> newest_valid();
 
   // After resuming from an older step of this run by an explicit path: renames the checkpoints of
@@ -54,6 +55,7 @@ class CheckpointStore {
 
  private:
   void warn_if_latest_is_gone() const;
+  void refuse_if_all_are_damaged() const;
 
   FileSystem& files_;
   std::string folder_;

@@ -27,6 +27,13 @@ void set_auto_map(Json& json, Architecture architecture) {
                       {"AutoModelForCausalLM", "modeling_swiattn." + prefix + "ForCausalLM"}};
 }
 
+// An own window that no context could outgrow was accepted on import; a longer context might
+// outgrow it, and the masks of a hybrid are its router's alone.
+void switch_off_own_windows(Json& json, Architecture architecture) {
+  if (architecture == Architecture::kMistral) json["sliding_window"] = nullptr;
+  if (json.contains("use_sliding_window")) json["use_sliding_window"] = false;
+}
+
 bool rope_changed(const ModelConfig& config) {
   const ModelConfig before = parse_model_config(config.source, "the imported config.json");
   return before.rope_scaling != config.rope_scaling || before.rope_theta != config.rope_theta ||
@@ -46,20 +53,16 @@ Json export_config(const ModelConfig& config, ExportLayout layout, const std::st
   json["model_type"] = hybrid ? "swiattn_" + base : base;
   json["architectures"] = {hybrid ? "Swiattn" + causal_lm : causal_lm};
   set_dtype(json, dtype, hybrid);
-  if (rope_changed(config)) {
-    json["max_position_embeddings"] = config.max_positions;
+  const bool changed = rope_changed(config);
+  if (changed) json["max_position_embeddings"] = config.max_positions;
+  if (changed || hybrid) {
     write_rope(config, json);
-  } else if (hybrid) {
-    write_rope(config, json);
+    switch_off_own_windows(json, config.architecture);
   }
-  if (layout == ExportLayout::kBase) return json;
-
-  set_auto_map(json, config.architecture);
-  json["swiattn"] = hybrid_attention_json(attention);
-  // An own window that no context could outgrow was accepted on import; a longer context might.
-  if (json.contains("sliding_window")) json["sliding_window"] = nullptr;
-  if (config.architecture == Architecture::kMistral) json["sliding_window"] = nullptr;
-  if (json.contains("use_sliding_window")) json["use_sliding_window"] = false;
+  if (layout != ExportLayout::kBase) {
+    set_auto_map(json, config.architecture);
+    json["swiattn"] = hybrid_attention_json(attention);
+  }
   return json;
 }
 

@@ -1,6 +1,6 @@
 #include "checkpoint/hf_export.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <filesystem>

@@ -1,6 +1,6 @@
 #include "checkpoint/hf_import.h"
 
-#include <ATen/ATen.h>
+#include <ATen/ops/empty.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -68,23 +68,34 @@ void check_type(const HfFolder::Tensor& tensor) {
        tensor.file->path(), tensor.entry->name, to_string(tensor.entry->type));
 }
 
-void load(FlatUnit& unit, const Segment& segment, const HfFolder::Tensor& tensor) {
-  const TensorEntry& entry = *tensor.entry;
-  check_type(tensor);
-  if (entry.shape != segment.spec.shape) {
+void check_shape(const HfFolder::Tensor& tensor, const ParameterSpec& spec) {
+  if (tensor.entry->shape == spec.shape) return;
+  fail(ExitCode::kCheckpoint,
+       "'{}': the tensor {} has the shape [{}], but config.json makes it [{}].",
+       tensor.file->path(), spec.name, fmt::join(tensor.entry->shape, ", "),
+       fmt::join(spec.shape, ", "));
+}
+
+void read_tensor(const HfFolder::Tensor& tensor, std::span<float> out) {
+  widen(tensor.entry->type, tensor.data().data(), out);
+  if (const auto index = first_nonfinite(out)) {
     fail(ExitCode::kCheckpoint,
-         "'{}': the tensor {} has the shape [{}], but config.json makes it [{}].",
-         tensor.file->path(), entry.name, fmt::join(entry.shape, ", "),
-         fmt::join(segment.spec.shape, ", "));
+         "'{}': the tensor {} has {} at its element {}: weights must be finite.",
+         tensor.file->path(), tensor.entry->name, out[static_cast<size_t>(*index)], *index);
   }
-  fill_master(unit, segment, [&](std::span<float> out) {
-    widen(entry.type, tensor.data().data(), out);
-    if (const auto index = first_nonfinite(out)) {
-      fail(ExitCode::kCheckpoint,
-           "'{}': the tensor {} has {} at its element {}: weights must be finite.",
-           tensor.file->path(), entry.name, out[static_cast<size_t>(*index)], *index);
-    }
-  });
+}
+
+// The tensor of a folder that this specification asks for; null for a router that is missing.
+const HfFolder::Tensor* find_checked(const HfFolder& folder, const ParameterSpec& spec) {
+  const HfFolder::Tensor* tensor = folder.find(spec.name);
+  if (tensor != nullptr) {
+    check_type(*tensor);
+    check_shape(*tensor, spec);
+  } else if (spec.role != ParameterRole::kRouter) {
+    fail(ExitCode::kCheckpoint, "'{}' has no tensor {}, which config.json calls for.",
+         folder.path(), spec.name);
+  }
+  return tensor;
 }
 
 // Some files hold the tied head as well. One that differs would silently be lost.
@@ -107,7 +118,14 @@ bool is_rotary_buffer(const std::string& name) {
          name.ends_with("rotary_emb.sin_cached");
 }
 
-void check_unknown(const HfFolder& folder, const std::set<std::string>& known) {
+// Every tensor of the folder must belong to the model, routers or not.
+void check_unknown(const HfFolder& folder) {
+  std::set<std::string> known;
+  for (const ParameterUnit& unit : parameter_table(folder.config(), true)) {
+    for (const ParameterGroup& group : unit.groups) {
+      for (const ParameterSpec& spec : group.members) known.insert(spec.name);
+    }
+  }
   for (const auto& [name, tensor] : folder.tensors()) {
     if (known.contains(name) || is_rotary_buffer(name)) continue;
     if (name == kHead && folder.config().tied_embeddings) {
@@ -122,34 +140,54 @@ void check_unknown(const HfFolder& folder, const std::set<std::string>& known) {
   }
 }
 
+void count(const ParameterSpec& spec, ImportReport& report) {
+  report.tensors += 1;
+  report.parameters += spec.numel();
+}
+
 }  // namespace
 
 ImportReport load_weights(const HfFolder& folder, FlatParameters& parameters,
                           const InitialWeights& initial) {
   ImportReport report;
-  std::set<std::string> known;
-  for (FlatUnit& unit : parameters.units()) {
-    for (const Segment& segment : unit.segments) known.insert(segment.spec.name);
-  }
-  const int64_t layers = folder.config().layers;
-  for (int64_t layer = 0; layer < layers; ++layer) known.insert(router_name(layer));
-  check_unknown(folder, known);
+  check_unknown(folder);
   for (FlatUnit& unit : parameters.units()) {
     for (const Segment& segment : unit.segments) {
-      const std::string& name = segment.spec.name;
-      const HfFolder::Tensor* tensor = folder.find(name);
-      if (tensor != nullptr) {
-        load(unit, segment, *tensor);
-        report.tensors += 1;
-        report.parameters += segment.spec.numel();
-      } else if (segment.spec.role == ParameterRole::kRouter) {
-        initialise(unit, segment, 0.0, initial);
-        report.initialised.push_back(name);
+      if (const HfFolder::Tensor* tensor = find_checked(folder, segment.spec)) {
+        fill_master(unit, segment, [&](std::span<float> out) { read_tensor(*tensor, out); });
+        count(segment.spec, report);
       } else {
-        fail(ExitCode::kCheckpoint, "'{}' has no tensor {}, which config.json calls for.",
-             folder.path(), name);
+        initialise(unit, segment, 0.0, initial);
+        report.initialised.push_back(segment.spec.name);
       }
     }
+  }
+  return report;
+}
+
+ImportReport verify_weights(const HfFolder& folder) {
+  ImportReport report;
+  std::vector<std::string> missing_routers;
+  std::vector<float> buffer;
+  check_unknown(folder);
+  for (const ParameterUnit& unit : parameter_table(folder.config(), true)) {
+    for (const ParameterGroup& group : unit.groups) {
+      for (const ParameterSpec& spec : group.members) {
+        const HfFolder::Tensor* tensor = find_checked(folder, spec);
+        if (tensor == nullptr) {
+          missing_routers.push_back(spec.name);
+          continue;
+        }
+        buffer.resize(static_cast<size_t>(spec.numel()));
+        read_tensor(*tensor, buffer);
+        count(spec, report);
+      }
+    }
+  }
+  if (missing_routers.size() != static_cast<size_t>(folder.config().layers) &&
+      !missing_routers.empty()) {
+    fail(ExitCode::kCheckpoint, "'{}' has routers, but no tensor {}.", folder.path(),
+         missing_routers.front());
   }
   return report;
 }

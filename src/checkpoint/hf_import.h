@@ -30,6 +30,10 @@ struct ImportReport {
 ImportReport load_weights(const HfFolder& folder, FlatParameters& parameters,
                           const InitialWeights& initial);
 
+// The same tests of names, shapes, types and values, without keeping the weights: memory for the
+// largest tensor is enough. A router may be missing only where no other layer has one either.
+ImportReport verify_weights(const HfFolder& folder);
+
 // Random weights for all: normal(0, initializer_range) matrices, normal(0, router_std) routers,
 // norms of 1, biases of 0. Every number is a pure function of (seed, tensor, index), whatever the
 // threads, ranks and devices.

@@ -24,9 +24,9 @@ struct RopeScaling {
   double high_frequency_factor = 4;
   double beta_fast = 32;  // yarn
   double beta_slow = 1;
-  std::optional<double> attention_factor =
-      std::nullopt;                             // yarn: what cos and sin are multiplied by
-  std::optional<double> mscale = std::nullopt;  // yarn: for the default of attention_factor
+  // yarn: what cos and sin are multiplied by; when absent, it follows from factor and mscale
+  std::optional<double> attention_factor = std::nullopt;
+  std::optional<double> mscale = std::nullopt;
   std::optional<double> mscale_all_dim = std::nullopt;
   bool truncate = true;  // yarn: whether the correction range is rounded to whole dimensions
 

@@ -1,5 +1,9 @@
 #include "ops/operations.h"
 
+#ifdef SWIATTN_CUDA
+#include "ops/fused_operations.h"
+#endif
+
 namespace swiattn {
 
 const Operations& reference_operations() {
@@ -21,6 +25,13 @@ const Operations& reference_operations() {
       .linear_cross_entropy_train = reference::linear_cross_entropy_train,
   };
   return kTable;
+}
+
+const Operations& operations_for(c10::Device device) {
+#ifdef SWIATTN_CUDA
+  if (device.is_cuda()) return fused_operations();
+#endif
+  return reference_operations();
 }
 
 }  // namespace swiattn

@@ -11,6 +11,8 @@
 #include "ops/router.h"
 #include "ops/swiglu.h"
 
+#include <c10/core/Device.h>
+
 namespace swiattn {
 
 struct Operations {
@@ -32,5 +34,8 @@ struct Operations {
 };
 
 const Operations& reference_operations();
+
+// The fastest table of this build for a device: `fused` on a GPU, `reference` elsewhere.
+const Operations& operations_for(c10::Device device);
 
 }  // namespace swiattn

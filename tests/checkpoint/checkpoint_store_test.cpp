@@ -139,10 +139,26 @@ TEST_F(CheckpointStoreTest, KeepsEveryPieceOfEvidence) {
   for (int round = 0; round < 3; ++round) {
     save(100);
     fs::remove(path(100, "state.json"));
-    EXPECT_FALSE(store().newest_valid());
+    EXPECT_THROW(store().newest_valid(), Error);
   }
   EXPECT_THAT(names(), ElementsAre("LATEST", "step-00000100.corrupt", "step-00000100.corrupt-2",
                                    "step-00000100.corrupt-3"));
+}
+
+TEST_F(CheckpointStoreTest, OfARunWithoutAnyWholeCheckpointRefusesToStartAnew) {
+  save(100);
+  fs::remove(path(100, "MANIFEST.json"));
+  for (int start = 0; start < 2; ++start) {
+    try {
+      store().newest_valid();
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::kCheckpoint);
+      EXPECT_THAT(error.what(), HasSubstr("no checkpoint of this run verifies"));
+    }
+  }
+  fs::remove_all(path(100) + ".corrupt");
+  EXPECT_FALSE(store().newest_valid());
 }
 
 TEST_F(CheckpointStoreTest, DoesNotFallBackFromANewerFormat) {

@@ -92,7 +92,7 @@ def check_generation(model, ids, routes):
     for _ in range(20):
         grown = torch.cat([grown, model(grown).logits[:, -1:].argmax(-1)], dim=1)
     made = model.generate(ids[:, :12], attention_mask=torch.ones_like(ids[:, :12]), max_new_tokens=20,
-                          min_new_tokens=20, do_sample=False, eos_token_id=-1, pad_token_id=0)
+                          min_new_tokens=20, do_sample=False, pad_token_id=0)
     check("generated tokens", made, grown, 0)
     if routes:
         routes.take()
@@ -112,7 +112,7 @@ def main():
             arguments.export, trust_remote_code=remote, dtype=torch.float32, attn_implementation=implementation)
         assert remote == type(model).__name__.startswith("Swiattn"), type(model)
         print(f"-- {type(model).__name__}, {implementation}")
-        routes = Routes(model) if route is not None else None
+        routes = Routes(model) if "router.weight" in " ".join(model.state_dict()) else None
         check_forward(model, ids, logits, routes, route)
         check_cache(model, ids, logits, routes, route, lambda: None, "growing cache")
         check_cache(model, ids, logits, routes, route,

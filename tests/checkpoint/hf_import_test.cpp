@@ -1,5 +1,7 @@
 #include "checkpoint/hf_import.h"
 
+#include <ATen/ATen.h>
+
 #include <cmath>
 #include <cstring>
 
@@ -116,7 +118,10 @@ class SpoiledFolder : public ::testing::Test {
     const TemporaryFolder folder;
     const std::string path = copy_of_model(folder, "llama-tied");
     change_tensors(path + "/model.safetensors", change);
-    return sentence_of(ExitCode::kCheckpoint, [&] { import(path); });
+    const std::string sentence = sentence_of(ExitCode::kCheckpoint, [&] { import(path); });
+    EXPECT_EQ(sentence_of(ExitCode::kCheckpoint, [&] { verify_weights(HfFolder(path)); }), sentence)
+        << "verifying finds what loading finds";
+    return sentence;
   }
 };
 
@@ -183,6 +188,24 @@ TEST(LoadWeights, AnUntiedModelNeedsItsHead) {
   change_json(path + "/config.json", [](Json& json) { json["tie_word_embeddings"] = false; });
   EXPECT_THAT(sentence_of(ExitCode::kCheckpoint, [&] { import(path); }),
               HasSubstr("no tensor lm_head.weight"));
+}
+
+TEST(VerifyWeights, AcceptsEveryFixtureAndCountsWhatItRead) {
+  for (const char* name : {"llama-tied", "mistral-linear", "qwen2-sharded", "qwen3-yarn"}) {
+    const HfFolder folder(model_fixture(name));
+    EXPECT_EQ(verify_weights(folder).parameters, folder.config().parameter_count(false));
+  }
+  const HfFolder hybrid(model_fixture("hybrid-qwen3"));
+  EXPECT_EQ(verify_weights(hybrid).parameters, hybrid.config().parameter_count(true));
+}
+
+TEST(VerifyWeights, RefusesAHybridThatLacksOneRouter) {
+  const TemporaryFolder folder;
+  const std::string path = copy_of_model(folder, "hybrid-llama");
+  change_tensors(path + "/model.safetensors",
+                 [](EditableTensors& tensors) { tensors.erase(router_name(1)); });
+  EXPECT_THAT(sentence_of(ExitCode::kCheckpoint, [&] { verify_weights(HfFolder(path)); }),
+              HasSubstr("has routers, but no tensor " + router_name(1)));
 }
 
 TEST(InitialiseWeights, DrawsEachKindOfTensorAsItShould) {

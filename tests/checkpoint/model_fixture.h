@@ -1,7 +1,7 @@
 // The small models of tests/fixtures/models, and changes made to copies of them.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
 
 #include <filesystem>
 #include <functional>

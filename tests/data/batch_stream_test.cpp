@@ -26,8 +26,8 @@ BatchStream open_stream(const BatchStreamOptions& options, const std::vector<std
                         const std::vector<double>& weights = {}) {
   std::vector<WeightedSource> sources;
   for (size_t i = 0; i < paths.size(); ++i) {
-    sources.push_back({open_token_source(paths[i], {.eos_id = kEos}),
-                       weights.empty() ? 1.0 : weights[i]});
+    sources.push_back(
+        {open_token_source(paths[i], {.eos_id = kEos}), weights.empty() ? 1.0 : weights[i]});
   }
   return BatchStream(options, std::move(sources));
 }
@@ -250,7 +250,10 @@ TEST(BatchStream, RefusesASourceOfLessThanOneSample) {
   EXPECT_THAT(sentence_of(ExitCode::kData, [&] { open_stream(unshuffled(8, 1), {path}); }),
               AllOf(HasSubstr(path), HasSubstr("8 tokens"), HasSubstr("= 9")));
   const std::string empty = write_indexed(folder, "empty", {});
-  EXPECT_THAT(sentence_of(ExitCode::kData, [&] { open_stream(unshuffled(1, 1), {path, empty}); }),
+  EXPECT_THAT(sentence_of(ExitCode::kData,
+                          [&] {
+                            open_stream(unshuffled(1, 1), {path, empty});
+                          }),
               HasSubstr(empty + ": 0 tokens"));
 }
 
@@ -289,8 +292,14 @@ TEST(BatchStream, RefusesSizesThatDoNotDivideEachOther) {
   struct Case {
     int64_t global_batch, micro_batch, ranks;
   };
-  for (const auto& [global_batch, micro_batch, ranks] :
-       {Case{8, 3, 1}, {8, 1, 3}, {8, 4, 4}, {2, 4, 1}, {1, 1, 2}, {9, 2, 3}, {0, 1, 1}, {4, 0, 1}}) {
+  for (const auto& [global_batch, micro_batch, ranks] : {Case{8, 3, 1},
+                                                         {8, 1, 3},
+                                                         {8, 4, 4},
+                                                         {2, 4, 1},
+                                                         {1, 1, 2},
+                                                         {9, 2, 3},
+                                                         {0, 1, 1},
+                                                         {4, 0, 1}}) {
     BatchStreamOptions options = unshuffled(4, global_batch);
     options.micro_batch = micro_batch;
     options.ranks = ranks;

@@ -7,7 +7,8 @@
 #include <thread>
 
 #include "data/tokenizer.h"
-#include "data/tokenizer_fixture.h"
+#include "tests/base/expect_error.h"
+#include "tests/data/tokenizer_fixture.h"
 
 namespace swiattn {
 namespace {
@@ -118,7 +119,9 @@ TEST_P(BpeTokenizerTest, DecodesToTheTextItEncoded) {
     // Form C changes texts, but not its own.
     const std::string once = tokenizer_->decode(tokenizer_->encode(text));
     EXPECT_EQ(tokenizer_->decode(tokenizer_->encode(once)), once);
-    if (name != "qwen2") EXPECT_EQ(once, text);
+    if (name != "qwen2") {
+      EXPECT_EQ(once, text);
+    }
   }
 }
 
@@ -129,13 +132,8 @@ INSTANTIATE_TEST_SUITE_P(Stored, BpeTokenizerTest,
 
 TEST(BpeTokenizer, RefusesTextThatIsNotUtf8NamingTheByte) {
   const auto tokenizer = open_tokenizer(tokenizer_folder("gpt2"));
-  try {
-    tokenizer->encode("good\xff");
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::kData);
-    EXPECT_STREQ(error.what(), "The text is not valid UTF-8 at byte 4.");
-  }
+  EXPECT_EQ(sentence_of(ExitCode::kData, [&] { tokenizer->encode("good\xff"); }),
+            "The text is not valid UTF-8 at byte 4.");
 }
 
 TEST(BpeTokenizer, RefusesToDecodeIdsItDoesNotHave) {
@@ -164,10 +162,10 @@ TEST(BpeTokenizer, NeverCrashesOnRandomBytes) {
   }
 }
 
-TEST(BpeTokenizer, TakesHundredsOfMegabytesOfOneCharacterInItsStride) {
+TEST(BpeTokenizer, TakesAMegabyteOfOneCharacterInItsStride) {
   const auto tokenizer = open_tokenizer(tokenizer_folder("llama3"));
   for (const char c : {' ', '\n', 'a', '-', '7'}) {
-    const std::string text(10 << 20, c);
+    const std::string text(1 << 20, c);
     EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text) << c;
   }
 }

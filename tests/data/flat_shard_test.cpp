@@ -36,8 +36,8 @@ TEST(FlatShard, DocumentsEndWithEosAndTheRestIsADocumentToo) {
 
 TEST(FlatShard, AnEosAtTheVeryEndBeginsNoFurtherDocument) {
   TemporaryFolder folder;
-  const auto source = open_token_source(write_flat_u16(folder, "s.bin", {{1, kEos}, {2, kEos}}),
-                                        {.eos_id = kEos});
+  const auto source =
+      open_token_source(write_flat_u16(folder, "s.bin", {{1, kEos}, {2, kEos}}), {.eos_id = kEos});
   EXPECT_EQ(source->documents(), 2);
   EXPECT_EQ(source->document(1).end, 4);
 }

@@ -4,9 +4,9 @@
 #include <cstdlib>
 #include <functional>
 
-#include "tests/base/expect_error.h"
 #include "base/json.h"
 #include "data/shard_writer.h"
+#include "tests/base/expect_error.h"
 #include "tests/data/small_shards.h"
 
 namespace swiattn {
@@ -21,7 +21,7 @@ struct Pair {
   std::string magic = std::string("MMIDIDX\0\0", 9);
   uint64_t version = 1;
   uint8_t type = 8;
-  std::optional<uint64_t> sequences;   // the true counts when not given
+  std::optional<uint64_t> sequences;  // the true counts when not given
   std::optional<uint64_t> boundaries;
   std::vector<int32_t> lengths = {3, 2, 4};
   std::vector<int64_t> pointers = {0, 6, 10};
@@ -89,11 +89,13 @@ TEST(IndexedDataset, ReadsEveryIntegerType) {
       {5, bytes_of(int64_t{2'000'000'000}) + bytes_of(int64_t{-7})},
       {5, bytes_of(int64_t{1} << 40) + bytes_of(-(int64_t{1} << 40))},
       {8, bytes_of(uint16_t{65535}) + bytes_of(uint16_t{7})}};
-  const std::vector<std::vector<int32_t>> expected = {
-      {200, 7},           {100, -7},
-      {30000, -7},        {2'000'000'000, -7},
-      {2'000'000'000, -7}, {INT32_MAX, INT32_MIN},
-      {65535, 7}};
+  const std::vector<std::vector<int32_t>> expected = {{200, 7},
+                                                      {100, -7},
+                                                      {30000, -7},
+                                                      {2'000'000'000, -7},
+                                                      {2'000'000'000, -7},
+                                                      {INT32_MAX, INT32_MIN},
+                                                      {65535, 7}};
   for (size_t i = 0; i < types.size(); ++i) {
     TemporaryFolder folder;
     Pair pair;
@@ -128,7 +130,7 @@ TEST(IndexedDataset, RefusesEveryKindOfDamageNamingTheFile) {
       {[](Pair& p) { p.boundaries = 0; }, ".idx", "impossible"},
       {[](Pair& p) { p.boundaries = (1ULL << 61) + 3; }, ".idx", "impossible"},
       {[](Pair& p) { p.boundaries = UINT64_MAX; }, ".idx", "impossible"},
-      {[](Pair& p) { p.tail = "x"; }, ".idx", "damaged"},
+      {[](Pair& p) { p.tail.push_back('x'); }, ".idx", "damaged"},
       {[](Pair& p) { p.tail = std::string(3, '\1'); }, ".idx", "not token documents"},
       {[](Pair& p) { p.lengths[1] = -2; }, ".idx", "negative length -2"},
       {[](Pair& p) { p.lengths[1] = 1; }, ".idx", "sequence 2 begins at byte 10"},
@@ -143,11 +145,26 @@ TEST(IndexedDataset, RefusesEveryKindOfDamageNamingTheFile) {
       {[](Pair& p) { p.payload += "xx"; }, ".bin", "20 bytes"},
       {[](Pair& p) { p.payload.clear(); }, ".bin", "truncated"},
       {[](Pair& p) { p.type = 4; }, ".idx", "begins at byte 6"},
-      {[](Pair& p) { p.documents = {1, 1, 3}; }, ".idx", "must begin with 0"},
-      {[](Pair& p) { p.documents = {0, -1, 3}; }, ".idx", "boundary 1 is sequence -1"},
-      {[](Pair& p) { p.documents = {0, 2, 1}; }, ".idx", "not decrease"},
-      {[](Pair& p) { p.documents = {0, 1, 4}; }, ".idx", "not exceed the 3"},
-      {[](Pair& p) { p.documents = {0, 1, 2}; }, ".idx", "end at sequence 2"},
+      {[](Pair& p) {
+         p.documents = {1, 1, 3};
+       },
+       ".idx", "must begin with 0"},
+      {[](Pair& p) {
+         p.documents = {0, -1, 3};
+       },
+       ".idx", "boundary 1 is sequence -1"},
+      {[](Pair& p) {
+         p.documents = {0, 2, 1};
+       },
+       ".idx", "not decrease"},
+      {[](Pair& p) {
+         p.documents = {0, 1, 4};
+       },
+       ".idx", "not exceed the 3"},
+      {[](Pair& p) {
+         p.documents = {0, 1, 2};
+       },
+       ".idx", "end at sequence 2"},
       {[](Pair& p) { p.documents = {0}; }, ".idx", "end at sequence 0"},
   };
   for (size_t i = 0; i < cases.size(); ++i) {
@@ -155,8 +172,7 @@ TEST(IndexedDataset, RefusesEveryKindOfDamageNamingTheFile) {
     Pair pair;
     cases[i].spoil(pair);
     const std::string prefix = pair.write(folder);
-    const std::string sentence =
-        sentence_of(ExitCode::kData, [&] { open_token_source(prefix); });
+    const std::string sentence = sentence_of(ExitCode::kData, [&] { open_token_source(prefix); });
     EXPECT_THAT(sentence, HasSubstr(cases[i].expected)) << "case " << i;
     EXPECT_THAT(sentence, HasSubstr(prefix + cases[i].file)) << "case " << i;
   }
@@ -225,10 +241,10 @@ TEST(IndexedDataset, ReadsWhatPythonWroteAfterMegatronsLayout) {
   ASSERT_EQ(expected.size(), 6);
   for (const Json& entry : expected) {
     const std::string path = folder + entry["path"].get<std::string>();
-    const auto source =
-        open_token_source(path, {.eos_id = entry["eos_id"].get<int32_t>()});
+    const auto source = open_token_source(path, {.eos_id = entry["eos_id"].get<int32_t>()});
     EXPECT_EQ(source->format(), entry["format"].get<std::string>()) << path;
-    EXPECT_EQ(token_type_name(source->token_type()), entry["token_type"].get<std::string>()) << path;
+    EXPECT_EQ(token_type_name(source->token_type()), entry["token_type"].get<std::string>())
+        << path;
     const auto documents = entry["documents"].get<Documents>();
     ASSERT_EQ(source->documents(), static_cast<int64_t>(documents.size())) << path;
     for (size_t i = 0; i < documents.size(); ++i) {
@@ -265,8 +281,7 @@ TEST(IndexedDataset, AMillionDocumentsOpenAtOnce) {
   }
   const auto begin = std::chrono::steady_clock::now();
   const auto source = open_token_source(folder.file("s"));
-  const std::chrono::duration<double, std::milli> opened =
-      std::chrono::steady_clock::now() - begin;
+  const std::chrono::duration<double, std::milli> opened = std::chrono::steady_clock::now() - begin;
   fmt::print("an index of {} documents opened in {:.1f} ms\n", kDocuments, opened.count());
   ASSERT_EQ(source->documents(), kDocuments);
   EXPECT_EQ(source->document(kDocuments - 1).end, source->tokens());

@@ -13,11 +13,9 @@ using ::testing::HasSubstr;
 BatchStream stream_of(const std::string& path, int64_t vocab_size = 60000) {
   std::vector<WeightedSource> sources;
   sources.push_back({open_token_source(path)});
-  return BatchStream({.sequence_length = 4,
-                      .global_batch = 6,
-                      .micro_batch = 2,
-                      .vocab_size = vocab_size},
-                     std::move(sources));
+  return BatchStream(
+      {.sequence_length = 4, .global_batch = 6, .micro_batch = 2, .vocab_size = vocab_size},
+      std::move(sources));
 }
 
 TEST(Prefetcher, HandsOutTheBatchesOfTheStreamFromAnyStepOn) {
@@ -59,12 +57,10 @@ TEST(Prefetcher, ThrowsWhatReadingThrewAfterTheBatchesBeforeIt) {
   FileSystem::posix().remove_file(path + ".json");
   std::vector<WeightedSource> sources;
   sources.push_back({open_token_source(path)});
-  Prefetcher prefetcher(BatchStream({.sequence_length = 4,
-                                     .global_batch = 2,
-                                     .vocab_size = 400,
-                                     .shuffle = false},
-                                    std::move(sources)),
-                        1);
+  Prefetcher prefetcher(
+      BatchStream({.sequence_length = 4, .global_batch = 2, .vocab_size = 400, .shuffle = false},
+                  std::move(sources)),
+      1);
   for (int64_t sample = 0; sample < 17; ++sample) {
     EXPECT_EQ(prefetcher.next().samples.front(), sample);
   }

@@ -45,15 +45,21 @@ TEST(ShardInfo, EveryKeyIsOptionalAndForeignKeysAreIgnored) {
 }
 
 TEST(ShardInfo, RefusesWrongValuesNamingFileAndKey) {
-  for (const auto& [text, key] :
-       {std::pair{R"([])", "s.json"}, {R"({"eos_id": -1})", "eos_id"},
-        {R"({"eos_id": 4294967296})", "eos_id"}, {R"({"eos_id": 1.5})", "eos_id"},
-        {R"({"eos_id": "2"})", "eos_id"}, {R"({"vocab_size": 0})", "vocab_size"},
-        {R"({"tokens": -1})", "tokens"}, {R"({"documents": 1e300})", "documents"},
-        {R"({"token_type": "f32"})", "token_type"}, {R"({"token_type": 8})", "token_type"},
-        {R"({"tokenizer": 3})", "tokenizer"}, {R"({"payload_hash": []})", "payload_hash"},
-        {R"({"tokens": 1, "tokens": 2})", "tokens"}, {R"({"tokens": )", "s.json"},
-        {"", "s.json"}}) {
+  for (const auto& [text, key] : {std::pair{R"([])", "s.json"},
+                                  {R"({"eos_id": -1})", "eos_id"},
+                                  {R"({"eos_id": 4294967296})", "eos_id"},
+                                  {R"({"eos_id": 1.5})", "eos_id"},
+                                  {R"({"eos_id": "2"})", "eos_id"},
+                                  {R"({"vocab_size": 0})", "vocab_size"},
+                                  {R"({"tokens": -1})", "tokens"},
+                                  {R"({"documents": 1e300})", "documents"},
+                                  {R"({"token_type": "f32"})", "token_type"},
+                                  {R"({"token_type": 8})", "token_type"},
+                                  {R"({"tokenizer": 3})", "tokenizer"},
+                                  {R"({"payload_hash": []})", "payload_hash"},
+                                  {R"({"tokens": 1, "tokens": 2})", "tokens"},
+                                  {R"({"tokens": )", "s.json"},
+                                  {"", "s.json"}}) {
     EXPECT_THAT(sentence_of(ExitCode::kData, [&] { parsed(text); }),
                 AllOf(HasSubstr("s.json"), HasSubstr(key)))
         << text;
@@ -64,9 +70,8 @@ TEST(ShardInfo, AnotherTokenizerIsRefusedAndAnUnknownOneAccepted) {
   const ShardInfo info{.tokenizer_name = "mine", .tokenizer_hash = "xxh3:01"};
   EXPECT_NO_THROW(require_tokenizer(info, "shard", "xxh3:01"));
   EXPECT_NO_THROW(require_tokenizer({}, "shard", "xxh3:01"));
-  EXPECT_THAT(
-      sentence_of(ExitCode::kData, [&] { require_tokenizer(info, "shard", "xxh3:02"); }),
-      AllOf(HasSubstr("shard"), HasSubstr("'mine' (xxh3:01)"), HasSubstr("xxh3:02")));
+  EXPECT_THAT(sentence_of(ExitCode::kData, [&] { require_tokenizer(info, "shard", "xxh3:02"); }),
+              AllOf(HasSubstr("shard"), HasSubstr("'mine' (xxh3:01)"), HasSubstr("xxh3:02")));
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 #include "data/shard_verification.h"
 
-#include "tests/base/expect_error.h"
 #include "data/shard_writer.h"
 #include "data/tokenizer.h"
+#include "tests/base/expect_error.h"
 #include "tests/data/small_shards.h"
 
 namespace swiattn {
@@ -16,31 +16,25 @@ using ::testing::IsEmpty;
 class FakeTokenizer : public Tokenizer {
  public:
   FakeTokenizer(int32_t vocab_size, std::optional<int32_t> eos_id, std::string hash)
-      : vocab_size_(vocab_size), eos_id_(eos_id), hash_(std::move(hash)) {}
+      : Tokenizer("fake", std::move(hash)), vocab_size_(vocab_size) {
+    set_eos_id(eos_id);
+  }
   std::vector<int32_t> encode(std::string_view) const override { return {}; }
   std::string decode(std::span<const int32_t>) const override { return {}; }
   size_t last_cut(std::string_view) const override { return 0; }
   std::optional<int32_t> token_id(std::string_view) const override { return std::nullopt; }
   int32_t vocab_size() const override { return vocab_size_; }
-  std::optional<int32_t> eos_id() const override { return eos_id_; }
-  const std::string& name() const override { return name_; }
-  const std::string& hash() const override { return hash_; }
 
  private:
   int32_t vocab_size_;
-  std::optional<int32_t> eos_id_;
-  std::string name_ = "fake";
-  std::string hash_;
 };
 
 const Documents kDocuments = {{1, 2, kEos}, {3, kEos}, {99, 4, 5, kEos}};
 
 std::string write_with_eos(const TemporaryFolder& folder, const Documents& documents = kDocuments) {
-  ShardWriter writer(FileSystem::posix(), folder.file("s"),
-                     {.tokenizer_name = "fake",
-                      .tokenizer_hash = "xxh3:01",
-                      .vocab_size = 100,
-                      .eos_id = kEos});
+  ShardWriter writer(
+      FileSystem::posix(), folder.file("s"),
+      {.tokenizer_name = "fake", .tokenizer_hash = "xxh3:01", .vocab_size = 100, .eos_id = kEos});
   for (const auto& document : documents) writer.append_document(document);
   writer.finish();
   return folder.file("s");
@@ -55,8 +49,8 @@ TEST(ShardVerification, ASoundShardHasNoProblemsAndEverythingWasChecked) {
   EXPECT_THAT(result.checked,
               ElementsAre("structure: 3 documents, 9 tokens of type u16",
                           "ids: every one below the vocabulary size 100",
-                          "document ends: every one is eos, 9",
-                          HasSubstr("payload: hash xxh3:"), "tokenizer: hash xxh3:01"));
+                          "document ends: every one is eos, 9", HasSubstr("payload: hash xxh3:"),
+                          "tokenizer: hash xxh3:01"));
 }
 
 TEST(ShardVerification, SaysWhatCouldNotBeChecked) {
@@ -65,10 +59,10 @@ TEST(ShardVerification, SaysWhatCouldNotBeChecked) {
   FileSystem::posix().remove_file(path + ".json");
   const auto source = open_token_source(path);
   const FakeTokenizer tokenizer(100, std::nullopt, "xxh3:01");
-  EXPECT_THAT(verify_shard(*source, nullptr, std::nullopt).checked,
-              ElementsAre(HasSubstr("structure"), HasSubstr("the vocabulary size is not known"),
-                          HasSubstr("document ends: not checked"),
-                          HasSubstr("payload: not checked")));
+  EXPECT_THAT(
+      verify_shard(*source, nullptr, std::nullopt).checked,
+      ElementsAre(HasSubstr("structure"), HasSubstr("the vocabulary size is not known"),
+                  HasSubstr("document ends: not checked"), HasSubstr("payload: not checked")));
   const ShardVerification result = verify_shard(*source, &tokenizer, std::nullopt);
   EXPECT_THAT(result.problems, IsEmpty());
   EXPECT_THAT(result.checked.back(), HasSubstr("tokenizer: not checked"));
@@ -82,8 +76,9 @@ TEST(ShardVerification, FindsIdsOutsideTheSmallestVocabulary) {
   EXPECT_THAT(verify_shard(*source, nullptr, 99).problems,
               ElementsAre(AllOf(HasSubstr(path + ": 1 token ids are outside"),
                                 HasSubstr("in document 2 at position 0: 99"))));
-  EXPECT_THAT(verify_shard(*source, &small, 99).problems,
-              ElementsAre(AllOf(HasSubstr("5 token ids"), HasSubstr("document 0 at position 2: 9"))));
+  EXPECT_THAT(
+      verify_shard(*source, &small, 99).problems,
+      ElementsAre(AllOf(HasSubstr("5 token ids"), HasSubstr("document 0 at position 2: 9"))));
 }
 
 TEST(ShardVerification, FindsAChangedPayloadAndALargestIdThatIsNotThere) {

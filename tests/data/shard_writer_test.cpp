@@ -2,9 +2,9 @@
 
 #include <numeric>
 
+#include "base/hash.h"
 #include "tests/base/expect_error.h"
 #include "tests/base/fault_file_system.h"
-#include "base/hash.h"
 #include "tests/data/small_shards.h"
 
 namespace swiattn {
@@ -50,11 +50,10 @@ TEST(ShardWriter, WritesPayloadIndexAndSideFileByteForByte) {
 }
 
 TEST(ShardWriter, ChoosesU16UpTo65536IdsAndI32Above) {
-  for (const auto& [vocab_size, type] : {std::pair{65536, TokenType::kU16},
-                                         std::pair{65537, TokenType::kI32}}) {
+  for (const auto& [vocab_size, type] :
+       {std::pair{65536, TokenType::kU16}, std::pair{65537, TokenType::kI32}}) {
     TemporaryFolder folder;
-    const std::string path =
-        write_indexed(folder, "s", {{0, vocab_size - 1, 7}}, vocab_size);
+    const std::string path = write_indexed(folder, "s", {{0, vocab_size - 1, 7}}, vocab_size);
     const auto source = open_token_source(path);
     EXPECT_EQ(source->token_type(), type);
     EXPECT_THAT(read_all(*source), ElementsAre(0, vocab_size - 1, 7));
@@ -109,8 +108,9 @@ TEST(ShardWriter, RefusesIdsOutsideTheVocabularyAndDocumentsThatDoNotEndInEos) {
   for (int32_t bad : {-1, 100}) {
     ShardWriter writer(FileSystem::posix(), folder.file("shard"), small_info());
     writer.append_document(std::vector<int32_t>{9});
-    const std::string sentence = sentence_of(
-        ExitCode::kData, [&] { writer.append_document(std::vector<int32_t>{1, bad, 9}); });
+    const std::string sentence = sentence_of(ExitCode::kData, [&] {
+      writer.append_document(std::vector<int32_t>{1, bad, 9});
+    });
     EXPECT_THAT(sentence, HasSubstr("document 1"));
     EXPECT_THAT(sentence, HasSubstr(std::to_string(bad)));
   }
@@ -126,10 +126,11 @@ TEST(ShardWriter, AFailureAtAnyCallLeavesTheOldShardOrTheNewOneOrOneThatIsRefuse
   const Documents new_documents = {{4, 5, 6, 7, 9}};
   using Fault = FaultFileSystem::Fault;
   using Names = FaultFileSystem::Names;
-  for (const auto& [fault, names] :
-       {std::pair{Fault::kOnce, Names::kKept}, {Fault::kLasting, Names::kKept},
-        {Fault::kShortWrite, Names::kKept}, {Fault::kPowerCut, Names::kKept},
-        {Fault::kPowerCut, Names::kLost}}) {
+  for (const auto& [fault, names] : {std::pair{Fault::kOnce, Names::kKept},
+                                     {Fault::kLasting, Names::kKept},
+                                     {Fault::kShortWrite, Names::kKept},
+                                     {Fault::kPowerCut, Names::kKept},
+                                     {Fault::kPowerCut, Names::kLost}}) {
     int old_found = 0;
     int new_found = 0;
     bool triggered = true;

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "base/file_system.h"
-#include "tests/base/temporary_folder.h"
 #include "data/token_source.h"
+#include "tests/base/temporary_folder.h"
 
 namespace swiattn {
 
@@ -16,8 +16,8 @@ using Documents = std::vector<std::vector<int32_t>>;
 
 constexpr int32_t kEos = 9;
 
-// Documents of these lengths, eos included, whose other ids count up from 10 through the whole shard:
-// the token at place t is 10 + t unless it is an eos.
+// Documents of these lengths, eos included, whose other ids count up from 10 through the whole
+// shard: the token at place t is 10 + t unless it is an eos.
 Documents counted_documents(const std::vector<int64_t>& lengths);
 
 // Everything end to end.

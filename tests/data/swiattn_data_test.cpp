@@ -3,9 +3,9 @@
 
 #include <cstdlib>
 
-#include "tests/base/expect_error.h"
 #include "base/json.h"
 #include "base/version.h"
+#include "tests/base/expect_error.h"
 #include "tests/data/small_shards.h"
 
 namespace swiattn {
@@ -24,9 +24,8 @@ struct Outcome {
 
 Outcome run(const std::string& arguments) {
   TemporaryFolder folder;
-  const std::string command =
-      fmt::format("'{}/swiattn-data' {} > '{}' 2> '{}'", SWIATTN_PROGRAMS, arguments,
-                  folder.file("out"), folder.file("err"));
+  const std::string command = fmt::format("'{}/swiattn-data' {} > '{}' 2> '{}'", SWIATTN_PROGRAMS,
+                                          arguments, folder.file("out"), folder.file("err"));
   const int status = std::system(command.c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1,
           read_file(folder.file("out"), ExitCode::kInternal),
@@ -46,11 +45,15 @@ TEST(SwiattnData, EveryCommandHasHelpAndVersion) {
 }
 
 TEST(SwiattnData, WrongFlagsReturnTwoAndSayWhich) {
-  for (const auto& [arguments, expected] :
-       {std::pair{"", "subcommand"}, {"frobnicate", "frobnicate"}, {"inspect", "PREFIX"},
-        {"inspect x --frobnicate", "frobnicate"}, {"verify x --vocab-size 0", "--vocab-size"},
-        {"verify x --vocab-size many", "--vocab-size"}, {"inspect x --document one", "--document"},
-        {"inspect x --device tpu", "--device"}, {"inspect x y", "y"}}) {
+  for (const auto& [arguments, expected] : {std::pair{"", "subcommand"},
+                                            {"frobnicate", "subcommand"},
+                                            {"inspect", "PREFIX"},
+                                            {"inspect x --frobnicate", "frobnicate"},
+                                            {"verify x --vocab-size 0", "--vocab-size"},
+                                            {"verify x --vocab-size many", "--vocab-size"},
+                                            {"inspect x --document one", "--document"},
+                                            {"inspect x --device tpu", "--device"},
+                                            {"inspect x y", "y"}}) {
     const Outcome outcome = run(arguments);
     EXPECT_EQ(outcome.code, 2) << arguments;
     EXPECT_THAT(outcome.err, HasSubstr(expected)) << arguments;

@@ -9,9 +9,9 @@
 #include <filesystem>
 #include <random>
 
-#include "base/expect_error.h"
-#include "base/temporary_folder.h"
-#include "data/tokenizer_fixture.h"
+#include "tests/base/expect_error.h"
+#include "tests/base/temporary_folder.h"
+#include "tests/data/tokenizer_fixture.h"
 
 namespace swiattn {
 namespace {
@@ -51,7 +51,7 @@ class TextInputTest : public testing::Test {
   std::string write(const std::string& name, const std::string& bytes) {
     const std::string path = folder_.file(name);
     fs::create_directories(fs::path(path).parent_path());
-    write_file_atomically(FileSystem::posix(), path, bytes);
+    write_file(path, bytes);
     return path;
   }
   std::string refusal_of_reading(const std::string& path) {

@@ -5,13 +5,13 @@
 
 #include <filesystem>
 
-#include "base/expect_error.h"
-#include "base/recording_log.h"
-#include "base/temporary_folder.h"
 #include "data/indexed_dataset.h"
 #include "data/shard_info.h"
 #include "data/tokenizer.h"
-#include "data/tokenizer_fixture.h"
+#include "tests/base/expect_error.h"
+#include "tests/base/recording_log.h"
+#include "tests/base/temporary_folder.h"
+#include "tests/data/tokenizer_fixture.h"
 
 namespace swiattn {
 namespace {
@@ -25,7 +25,7 @@ class TokenizeTest : public testing::Test {
   std::string write(const std::string& name, const std::string& bytes) {
     const std::string path = folder_.file(name);
     fs::create_directories(fs::path(path).parent_path());
-    write_file_atomically(FileSystem::posix(), path, bytes);
+    write_file(path, bytes);
     return path;
   }
   TokenizeOptions options(std::vector<std::string> inputs) const {

@@ -24,7 +24,7 @@ TEST(Utf8, EveryCodePointIsReadBackAsWritten) {
     if (c >= 0xD800 && c < 0xE000) continue;
     std::string text;
     append_utf8(text, c);
-    ASSERT_EQ(valid_utf8_prefix(text), text.size()) << c;
+    ASSERT_EQ(valid_utf8_prefix(text), text.size()) << static_cast<uint32_t>(c);
     size_t offset = 0;
     ASSERT_EQ(next_code_point(text, offset), c);
     ASSERT_EQ(offset, text.size());

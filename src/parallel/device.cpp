@@ -1,4 +1,4 @@
-#include "trainer/device.h"
+#include "parallel/device.h"
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>

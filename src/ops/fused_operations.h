@@ -1,0 +1,29 @@
+// The operations of a layer as CUDA kernels for bfloat16. Each has the contract of its header
+// (rms_norm.h …) and falls back to the reference for shapes and types that its kernel does not cover.
+#pragma once
+
+#include "ops/operations.h"
+
+namespace swiattn {
+
+const Operations& fused_operations();
+
+namespace fused {
+
+RmsNormForward rms_norm_forward;
+RmsNormBackward rms_norm_backward;
+LinearBackward linear_backward;
+AccumulateWeightGradient accumulate_weight_gradient;
+ApplyRotary apply_rotary;
+SwigluForward swiglu_forward;
+SwigluBackward swiglu_backward;
+RouterForward router_forward;
+RouterBackward router_backward;
+LinearCrossEntropyForward linear_cross_entropy_forward;
+LinearCrossEntropyTrain linear_cross_entropy_train;
+
+// logits [n, V] float32 = hidden [n, d] weight [V, d]^T, both bfloat16.
+void float32_logits(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& logits);
+
+}  // namespace fused
+}  // namespace swiattn
