@@ -18,7 +18,10 @@ set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 
 set(cu "${SWIATTN_SITE}/nvidia/cu13")
-find_path(SWIATTN_CUDA_INCLUDE cuda_runtime_api.h
+# The compiler's own headers (crt/) first; cuBLAS's may lie with LibTorch's libraries only.
+find_path(SWIATTN_CUDA_INCLUDE crt/host_defines.h
+  HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} "${cu}/include" /usr/local/cuda/include REQUIRED)
+find_path(SWIATTN_CUBLAS_INCLUDE cublas_v2.h
   HINTS "${cu}/include" ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} /usr/local/cuda/include REQUIRED)
 find_library(SWIATTN_CUDART NAMES libcudart.so.13 cudart HINTS "${cu}/lib" /usr/local/cuda/lib64 REQUIRED)
 find_library(SWIATTN_CUBLAS NAMES libcublas.so.13 cublas HINTS "${cu}/lib" /usr/local/cuda/lib64 REQUIRED)
@@ -31,7 +34,8 @@ target_compile_definitions(swiattn_cuda INTERFACE SWIATTN_CUDA=1)
 target_compile_options(swiattn_cuda INTERFACE
   "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:--expt-relaxed-constexpr -lineinfo -Xcompiler=-Wall>")
 target_include_directories(swiattn_cuda SYSTEM INTERFACE
-  "${SWIATTN_CUDA_INCLUDE}" "${SWIATTN_NCCL_INCLUDE}" "${SWIATTN_CUDNN_INCLUDE}")
+  "${SWIATTN_CUDA_INCLUDE}" "${SWIATTN_CUBLAS_INCLUDE}" "${SWIATTN_NCCL_INCLUDE}"
+  "${SWIATTN_CUDNN_INCLUDE}")
 foreach(library IN ITEMS "${SWIATTN_CUDART}" "${SWIATTN_CUBLAS}" "${SWIATTN_NCCL}")
   get_filename_component(folder "${library}" DIRECTORY)
   target_link_options(swiattn_cuda INTERFACE "LINKER:-rpath,${folder}")

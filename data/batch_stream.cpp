@@ -54,8 +54,7 @@ SampleOrder order_of(const BatchStreamOptions& options,
     if (largest && *largest >= options.vocab_size) {
       fail(ExitCode::kData,
            "{}: its largest token id is {} (says its side file), outside the model's vocabulary of "
-           "{} "
-           "ids. Tokenize the text with the model's own tokenizer.",
+           "{} ids. Tokenize the text with the model's own tokenizer.",
            source.name(), *largest, options.vocab_size);
     }
     entries.push_back({samples, entry.weight});

@@ -48,8 +48,7 @@ class FlatShard : public TokenSource {
 };
 
 // Opens a file that holds ids and nothing else, u16 or u32: as `token_type` of the side file says,
-// else by the ending .u16.bin or .u32.bin, else by content (in a u32 file every second u16 is
-// small).
+// else by the ending .u16.bin or .u32.bin, else by content: every second u16 of u32 ids is small.
 std::unique_ptr<TokenSource> open_flat_shard(const std::string& path,
                                              const std::optional<int32_t>& eos_id);
 

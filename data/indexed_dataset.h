@@ -14,8 +14,7 @@ namespace swiattn {
 // A mapped pair PREFIX.bin and PREFIX.idx. A document is one sequence or several adjacent ones.
 // Opening checks the whole index (some milliseconds for a million documents) and keeps nothing of
 // it in memory. The sequences must lie in the payload one after the other without gaps, as every
-// writer of the format leaves them: then a sequence's pointer also says how many tokens come before
-// it.
+// writer leaves them: then a sequence's pointer also says how many tokens come before it.
 class IndexedDataset : public TokenSource {
  public:
   // Throws Error{kData} naming the file at fault, for an index that is truncated, of another

@@ -100,8 +100,8 @@ void print_text(const TokenSource& source, const Lengths& lengths,
   fmt::print("tokens in a document: min {}, median {}, mean {:.1f}, 90% {}, 99% {}, max {}\n",
              lengths.shortest, lengths.median, lengths.mean, lengths.p90, lengths.p99,
              lengths.longest);
-  fmt::print("side file: {}\n",
-             nlohmann::ordered_json::parse(format_shard_info(source.info())).dump());
+  const auto side_file = nlohmann::ordered_json::parse(format_shard_info(source.info()));
+  fmt::print("side file: {}\n", side_file.is_null() ? "none" : side_file.dump());
   if (!excerpt) return;
   fmt::print("document {}: tokens {} to {}, {} tokens\n", excerpt->number, excerpt->range.begin,
              excerpt->range.end, excerpt->range.size());

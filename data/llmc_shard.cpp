@@ -48,8 +48,7 @@ std::unique_ptr<TokenSource> open_llmc_shard(const std::string& path,
   if (tokens < 0 || payload_bytes != tokens * static_cast<int64_t>(token_bytes(type))) {
     fail(ExitCode::kData,
          "{}: its header counts {} tokens of {} bytes, but {} bytes follow; the shard is truncated "
-         "or "
-         "damaged.",
+         "or damaged.",
          path, tokens, token_bytes(type), payload_bytes);
   }
   ShardInfo info = read_side_file(path.substr(0, path.size() - 4));

@@ -1,5 +1,4 @@
-// llm.c token shards: 256 header words of 32 bits, then u16 or u32 ids. docs/data-format.md has
-// them.
+// llm.c token shards: 256 header words of 32 bits, then u16 or u32 ids (docs/data-format.md).
 #pragma once
 
 #include <memory>
@@ -13,8 +12,7 @@ namespace swiattn {
 // Whether the file begins with a magic number of this format.
 bool is_llmc_shard(const std::string& path);
 
-// Throws Error{kData} naming the file when its header is damaged or counts other tokens than
-// follow.
+// Throws Error{kData} naming the file when its header is damaged or miscounts the tokens.
 std::unique_ptr<TokenSource> open_llmc_shard(const std::string& path,
                                              const std::optional<int32_t>& eos_id);
 

@@ -46,8 +46,7 @@ Mixture::Mixture(const std::vector<double>& weights) {
     if (!std::isfinite(sum) || !(weight >= 1e-6 * sum) || !(weight > 0)) {
       fail(ExitCode::kConfiguration,
            "data.sources: a weight of {} is too small or not a number; every weight must be "
-           "positive, "
-           "finite and at least a millionth of the sum of all, which is {}.",
+           "positive, finite and at least a millionth of the sum of all, which is {}.",
            weight, sum);
     }
   }

@@ -20,8 +20,7 @@ namespace swiattn {
 // deficits there are zero, and the order is that of the plain rule throughout.
 //
 // The draws of a source stay within one sample of its share with up to three sources. With more,
-// the rule can be late by a little more than that: 1.41 samples in the worst case found in a
-// search.
+// the rule can be late by a little more: 1.41 samples in the worst case found in a search.
 class Mixture {
  public:
   // Throws Error{kConfiguration} unless every weight is finite and at least a millionth of the sum.

@@ -73,8 +73,7 @@ void require_tokenizer(const ShardInfo& info, const std::string& shard,
   if (info.tokenizer_hash.empty() || info.tokenizer_hash == tokenizer_hash) return;
   fail(ExitCode::kData,
        "{}: its tokens were made by the tokenizer '{}' ({}), not by the one that is to read them "
-       "({}). "
-       "Tokenize the text with the right tokenizer.",
+       "({}). Tokenize the text with the right tokenizer.",
        shard, info.tokenizer_name, info.tokenizer_hash, tokenizer_hash);
 }
 

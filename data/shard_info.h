@@ -24,7 +24,7 @@ struct ShardInfo {
   std::string payload_hash = {};  // of all bytes of PREFIX.bin
 };
 
-// The text of a side file.
+// The text of a side file; that of an empty ShardInfo is null.
 std::string format_shard_info(const ShardInfo& info);
 
 // Reads a side file. Throws Error{kData} naming the file and the key when a value has a wrong type

@@ -68,9 +68,9 @@ class Verifier {
       }
     }
     if (vocab_size_) {
-      checked("ids: every one below the vocabulary size {}", *vocab_size_);
+      checked("ids: against the vocabulary size {}", *vocab_size_);
     } else {
-      checked("ids: none negative; the vocabulary size is not known");
+      checked("ids: only for negative ones, the vocabulary size is not known");
     }
     if (bad > 0) {
       const int64_t document = source_.document_at(first_bad);
@@ -100,7 +100,7 @@ class Verifier {
       if (range.size() > 0) source_.read(range.end - 1, {&last, 1});
       if (last != *eos_id && bad++ == 0) first_bad = number;
     }
-    checked("document ends: every one is eos, {}", *eos_id);
+    checked("document ends: against eos, {}", *eos_id);
     if (bad > 0) {
       problem("{} documents do not end in eos ({}), the first is document {}.", bad, *eos_id,
               first_bad);

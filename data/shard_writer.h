@@ -15,7 +15,8 @@ namespace swiattn {
 
 // Documents go to temporary files; finish() gives them their names. Without finish() the destructor
 // removes the temporaries, and files of an earlier run under the same prefix stay as they were.
-// Keeps 4 bytes of memory a document. Not thread-safe.
+// After an error the writer can only be destroyed. Keeps 4 bytes of memory a document. Not
+// thread-safe.
 class ShardWriter {
  public:
   // `info` gives tokenizer_name, tokenizer_hash, vocab_size (required: it decides the token type)

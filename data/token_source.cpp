@@ -30,8 +30,7 @@ std::unique_ptr<TokenSource> open_shard(const std::string& path,
   if (has_payload) {
     fail(ExitCode::kData,
          "{}: there is no '{}.idx' beside '{}.bin'. The writing of this shard was interrupted and "
-         "has "
-         "to be repeated; if it is a flat or an llm.c shard, give the path with '.bin'.",
+         "has to be repeated; if it is a flat or an llm.c shard, give the path with '.bin'.",
          path, prefix, prefix);
   }
   fail(ExitCode::kData,

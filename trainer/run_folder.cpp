@@ -22,15 +22,16 @@ constexpr auto kPause = std::chrono::milliseconds(50);  // between attempts to t
        reason);
 }
 
-// Takes the lock, or gives up after `patience`.
-bool take_lock(int lock, std::chrono::milliseconds patience) {
+// Takes the lock; 0 then, else the reason as errno: EWOULDBLOCK when somebody kept it for
+// `patience`.
+int take_lock(int lock, std::chrono::milliseconds patience) {
   const auto deadline = std::chrono::steady_clock::now() + patience;
   while (flock(lock, LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK && errno != EINTR) return false;
-    if (std::chrono::steady_clock::now() >= deadline) return false;
+    const bool may_pass = errno == EWOULDBLOCK || errno == EINTR;
+    if (!may_pass || std::chrono::steady_clock::now() >= deadline) return errno;
     std::this_thread::sleep_for(kPause);
   }
-  return true;
+  return 0;
 }
 
 std::string holder_of(const std::string& lock_file) {
@@ -39,10 +40,22 @@ std::string holder_of(const std::string& lock_file) {
   return text.empty() ? "another process" : text;
 }
 
+[[noreturn]] void refuse_lock(const std::string& path, const std::string& lock_file, int error) {
+  if (error != EWOULDBLOCK) {
+    refuse_folder(path, fmt::format("'{}' cannot be locked ({}).", lock_file,
+                                    std::generic_category().message(error)));
+  }
+  fail(ExitCode::kConfiguration,
+       "run.folder: '{}' is in use by {}. Two runs cannot share a folder: wait until that one "
+       "ends, or choose another folder.",
+       path, holder_of(lock_file));
+}
+
+// A courtesy: without the text the lock works as well.
 void write_holder(int lock) {
   const std::string text = fmt::format("process {} on {}\n", getpid(), host_name());
-  // The text is a courtesy: without it the lock works as well.
-  if (ftruncate(lock, 0) == 0 && pwrite(lock, text.data(), text.size(), 0) < 0) errno = 0;
+  [[maybe_unused]] const bool written =
+      ftruncate(lock, 0) == 0 && pwrite(lock, text.data(), text.size(), 0) > 0;
 }
 
 }  // namespace
@@ -61,14 +74,9 @@ RunFolder::RunFolder(FileSystem& files, std::string path, std::chrono::milliseco
     refuse_folder(path_, fmt::format("'{}' cannot be opened ({}).", lock_file,
                                      std::generic_category().message(errno)));
   }
-  if (!take_lock(lock_, patience)) {
-    const std::string holder = holder_of(lock_file);
+  if (const int error = take_lock(lock_, patience); error != 0) {
     close(lock_);
-    fail(ExitCode::kConfiguration,
-         "run.folder: '{}' is in use by {}. Two runs cannot share a folder: wait until that one "
-         "ends, "
-         "or choose another folder.",
-         path_, holder);
+    refuse_lock(path_, lock_file, error);
   }
   write_holder(lock_);
 }

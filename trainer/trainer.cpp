@@ -13,6 +13,7 @@
 #include "parallel/device.h"
 #include "trainer/flops.h"
 #include "trainer/host_batch.h"
+#include "trainer/model_setup.h"
 #include "trainer/schedule_setup.h"
 #include "trainer/signals.h"
 #include "trainer/validation.h"

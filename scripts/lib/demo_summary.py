@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Says in ten lines what scripts/demo did, from what the programs left behind.
 
-demo_summary.py BASE_FULL BASE_WINDOW HYBRID ROUTING METRICS WINDOW
+demo_summary.py BASE_FULL BASE_WINDOW HYBRID METRICS CONFIG
 """
 
 import json
@@ -20,25 +20,25 @@ def bar(share: float) -> str:
 
 
 def main() -> None:
-    base, window_only, hybrid, routing = (read(path) for path in sys.argv[1:5])
-    lines = Path(sys.argv[5]).read_text().splitlines()
+    base, window_only, hybrid = (read(path) for path in sys.argv[1:4])
+    lines = Path(sys.argv[4]).read_text().splitlines()
     steps = [record for record in map(json.loads, lines) if record["kind"] == "train"]
-    window = sys.argv[6]
+    config = sys.argv[5]
     seconds = sum(record["step_seconds"] for record in steps)
-    ratios = routing["full_ratio_by_layer"]
+    ratios = [layer["full_ratio"] for layer in hybrid["layers"]]
     first, last = steps[0]["full_ratio"], steps[-1]["full_ratio"]
     print(f"""\
 SmolLM2-135M-Instruct was trained for {len(steps)} steps ({steps[-1]["tokens"]:,} tokens, \
 {seconds / 60:.1f} minutes), stopped once and resumed.
 Perplexity on Pride and Prejudice, which it was not trained on:
     base, full attention                {base["perplexity"]:8.2f}
-    base, window of {window + ",":<6} untrained    {window_only["perplexity"]:8.2f}
+    base, bare window, untrained        {window_only["perplexity"]:8.2f}
     hybrid, {hybrid["full_ratio"]:4.0%} of tokens full        {hybrid["perplexity"]:8.2f}
 Full attention was chosen by {first:.0%} of tokens at the first step, {last:.0%} at the last.
 By layer, from the first: [{"".join(map(bar, ratios))}], {min(ratios):.0%} to {max(ratios):.0%}.
 A Hugging Face folder: runs/demo/hybrid. The curves: runs/demo/report.html.
 Talk to it: build/bin/swiattn-eval generate --model runs/demo/hybrid --prompt 'It is a truth'
-Next: your model and text in a copy of configs/demo-cpu.yaml; docs/demo.md says which keys.""")
+Next: your model and text in a copy of {config}; docs/demo.md says which keys.""")
 
 
 if __name__ == "__main__":

@@ -48,9 +48,8 @@ TEST(ShardVerification, ASoundShardHasNoProblemsAndEverythingWasChecked) {
   EXPECT_THAT(result.problems, IsEmpty());
   EXPECT_THAT(result.checked,
               ElementsAre("structure: 3 documents, 9 tokens of type u16",
-                          "ids: every one below the vocabulary size 100",
-                          "document ends: every one is eos, 9", HasSubstr("payload: hash xxh3:"),
-                          "tokenizer: hash xxh3:01"));
+                          "ids: against the vocabulary size 100", "document ends: against eos, 9",
+                          HasSubstr("payload: hash xxh3:"), "tokenizer: hash xxh3:01"));
 }
 
 TEST(ShardVerification, SaysWhatCouldNotBeChecked) {
