@@ -11,7 +11,8 @@ std::optional<int32_t> narrow(std::optional<int64_t> id) {
   return id ? std::optional(static_cast<int32_t>(*id)) : std::nullopt;
 }
 
-BatchStreamOptions stream_options(const RunConfig& config, int64_t vocab_size, int rank, int ranks) {
+BatchStreamOptions stream_options(const RunConfig& config, int64_t vocab_size, int rank,
+                                  int ranks) {
   return {.sequence_length = config.data.sequence_length,
           .global_batch = config.train.global_batch,
           .micro_batch = config.train.micro_batch,
@@ -47,7 +48,8 @@ std::vector<NamedStream> validation_streams(const RunConfig& config, int64_t voc
     const int64_t whole = stream.samples(0) / config.train.global_batch;
     if (whole == 0) {
       fail(ExitCode::kData,
-           "The validation set \"{}\" ({}) holds {} samples of {} tokens, less than one global batch "
+           "The validation set \"{}\" ({}) holds {} samples of {} tokens, less than one global "
+           "batch "
            "of {}; give it more text, or choose a smaller train.global_batch.",
            set.name, set.path, stream.samples(0), config.data.sequence_length,
            config.train.global_batch);

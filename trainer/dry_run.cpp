@@ -28,14 +28,16 @@ std::string describe_dry_run(const RunConfig& config, int ranks) {
   text += fmt::format("#   parameters  {} ({} of them in routers), {} tensors frozen\n",
                       model.parameter_count(has_router(config)),
                       has_router(config) ? model.layers * model.hidden_size : 0, frozen.size());
-  text += fmt::format("#   step        {} sequences of {} = {} tokens; {} micro-batches of {} on each of {} ranks\n",
-                      config.train.global_batch, config.data.sequence_length,
-                      config.tokens_per_step(), stream.micro_batches(), config.train.micro_batch,
-                      ranks);
+  text += fmt::format(
+      "#   step        {} sequences of {} = {} tokens; {} micro-batches of {} on each of {} "
+      "ranks\n",
+      config.train.global_batch, config.data.sequence_length, config.tokens_per_step(),
+      stream.micro_batches(), config.train.micro_batch, ranks);
   text += fmt::format("#   run         {} steps = {} tokens\n", steps,
                       steps * config.tokens_per_step());
   text += "#   learning rate";
-  for (const int64_t step : {int64_t{1}, schedule.warmup_steps, (steps + schedule.warmup_steps) / 2, steps}) {
+  for (const int64_t step :
+       {int64_t{1}, schedule.warmup_steps, (steps + schedule.warmup_steps) / 2, steps}) {
     if (step >= 1) text += fmt::format("  step {}: {:.3g}", step, schedule.learning_rate(step));
   }
   return text + "\n";

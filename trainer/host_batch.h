@@ -7,7 +7,7 @@
 namespace swiattn {
 
 inline PackedTokens packed_tokens(const Batch& batch) {
-  return {batch.sequences,       batch.sequence_length, batch.inputs, batch.targets,
+  return {batch.sequences, batch.sequence_length, batch.inputs, batch.targets,
           batch.positions, batch.document_starts, batch.samples};
 }
 

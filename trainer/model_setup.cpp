@@ -16,16 +16,20 @@ namespace {
 std::vector<LayerAttention> layer_attention(const AttentionSection& attention, int64_t layers) {
   using Mode = AttentionSection::Mode;
   switch (attention.mode) {
-    case Mode::kFull: return std::vector(static_cast<size_t>(layers), LayerAttention::kFull);
-    case Mode::kSwitch: return std::vector(static_cast<size_t>(layers), LayerAttention::kSwitch);
+    case Mode::kFull:
+      return std::vector(static_cast<size_t>(layers), LayerAttention::kFull);
+    case Mode::kSwitch:
+      return std::vector(static_cast<size_t>(layers), LayerAttention::kSwitch);
     case Mode::kWindow:
-    case Mode::kStatic: break;
+    case Mode::kStatic:
+      break;
   }
   std::vector<LayerAttention> result(static_cast<size_t>(layers), LayerAttention::kWindow);
   for (const int64_t layer : attention.full_layers) {
     if (layer < 1 || layer > layers) {
       fail(ExitCode::kConfiguration,
-           "attention.full_layers names layer {}, but the model has layers 1 to {}.", layer, layers);
+           "attention.full_layers names layer {}, but the model has layers 1 to {}.", layer,
+           layers);
     }
     result[static_cast<size_t>(layer - 1)] = LayerAttention::kFull;
   }
@@ -34,9 +38,12 @@ std::vector<LayerAttention> layer_attention(const AttentionSection& attention, i
 
 GateKind gate_kind(RouterSection::Gate gate) {
   switch (gate) {
-    case RouterSection::Gate::kRandom: return GateKind::kRandom;
-    case RouterSection::Gate::kTopK: return GateKind::kTopK;
-    case RouterSection::Gate::kLearned: break;
+    case RouterSection::Gate::kRandom:
+      return GateKind::kRandom;
+    case RouterSection::Gate::kTopK:
+      return GateKind::kTopK;
+    case RouterSection::Gate::kLearned:
+      break;
   }
   return GateKind::kLearned;
 }
@@ -44,12 +51,18 @@ GateKind gate_kind(RouterSection::Gate gate) {
 RegularizerKind regularizer_kind(RegularizerSection::Kind kind) {
   using Kind = RegularizerSection::Kind;
   switch (kind) {
-    case Kind::kConstant: return RegularizerKind::kConstant;
-    case Kind::kNoNll: return RegularizerKind::kNoNll;
-    case Kind::kNoDisagreement: return RegularizerKind::kNoDisagreement;
-    case Kind::kTargetRatio: return RegularizerKind::kTargetRatio;
-    case Kind::kNone: return RegularizerKind::kNone;
-    case Kind::kAdaptive: break;
+    case Kind::kConstant:
+      return RegularizerKind::kConstant;
+    case Kind::kNoNll:
+      return RegularizerKind::kNoNll;
+    case Kind::kNoDisagreement:
+      return RegularizerKind::kNoDisagreement;
+    case Kind::kTargetRatio:
+      return RegularizerKind::kTargetRatio;
+    case Kind::kNone:
+      return RegularizerKind::kNone;
+    case Kind::kAdaptive:
+      break;
   }
   return RegularizerKind::kAdaptive;
 }
@@ -68,8 +81,8 @@ ModelConfig starting_model_config(const RunConfig& config) {
   }
   if (config.model.rope_scaling) {
     model.rope_scaling = *config.model.rope_scaling;
-    const auto reach = static_cast<int64_t>(model.rope_scaling.factor *
-                                            static_cast<double>(model.rope_scaling.original_length));
+    const auto reach = static_cast<int64_t>(
+        model.rope_scaling.factor * static_cast<double>(model.rope_scaling.original_length));
     model.max_positions = std::max(model.max_positions, reach);
   }
   return model;
@@ -83,9 +96,9 @@ CausalLmOptions model_options(const RunConfig& config, const ModelConfig& model)
                   static_cast<uint64_t>(config.run.seed)};
   const RegularizerSection& r = config.regularizer;
   const bool sum = r.disagreement == RegularizerSection::Disagreement::kSum;
-  options.objective = {
-      gamma_coefficients({regularizer_kind(r.kind), r.gamma, r.eps, r.alpha}),
-      sum ? DisagreementReduction::kSum : DisagreementReduction::kMean, r.detach_gamma};
+  options.objective = {gamma_coefficients({regularizer_kind(r.kind), r.gamma, r.eps, r.alpha}),
+                       sum ? DisagreementReduction::kSum : DisagreementReduction::kMean,
+                       r.detach_gamma};
   return options;
 }
 
@@ -93,18 +106,32 @@ HybridAttention hybrid_attention(const RunConfig& config) {
   HybridAttention result;
   using Mode = AttentionSection::Mode;
   switch (config.attention.mode) {
-    case Mode::kFull: result.mode = "full"; break;
-    case Mode::kWindow: result.mode = "window"; break;
-    case Mode::kStatic: result.mode = "static"; break;
-    case Mode::kSwitch: result.mode = "switch"; break;
+    case Mode::kFull:
+      result.mode = "full";
+      break;
+    case Mode::kWindow:
+      result.mode = "window";
+      break;
+    case Mode::kStatic:
+      result.mode = "static";
+      break;
+    case Mode::kSwitch:
+      result.mode = "switch";
+      break;
   }
   result.window = config.attention.window;
   result.full_layers = config.attention.full_layers;
   if (config.attention.mode == Mode::kSwitch) {
     switch (config.router.gate) {
-      case RouterSection::Gate::kLearned: result.gate = "learned"; break;
-      case RouterSection::Gate::kRandom: result.gate = "random"; break;
-      case RouterSection::Gate::kTopK: result.gate = "top_k"; break;
+      case RouterSection::Gate::kLearned:
+        result.gate = "learned";
+        break;
+      case RouterSection::Gate::kRandom:
+        result.gate = "random";
+        break;
+      case RouterSection::Gate::kTopK:
+        result.gate = "top_k";
+        break;
     }
     result.ratio = config.router.ratio;
   }

@@ -15,8 +15,8 @@
 #include "checkpoint/hf_import.h"
 #include "model/parameter_table.h"
 #include "parallel/agreement.h"
-#include "parallel/watched_communicator.h"
 #include "parallel/device.h"
+#include "parallel/watched_communicator.h"
 #include "trainer/environment.h"
 #include "trainer/model_setup.h"
 #include "trainer/report.h"
@@ -59,19 +59,22 @@ std::unique_ptr<Communicator> make_communicator(const MpiSession& mpi, c10::Devi
 
 std::string backend_name(const RunConfig& config) {
   switch (config.attention.backend) {
-    case AttentionSection::Backend::kReference: return "reference";
-    case AttentionSection::Backend::kLibrary: return "library";
-    case AttentionSection::Backend::kFused: return "fused";
-    case AttentionSection::Backend::kAuto: break;
+    case AttentionSection::Backend::kReference:
+      return "reference";
+    case AttentionSection::Backend::kLibrary:
+      return "library";
+    case AttentionSection::Backend::kFused:
+      return "fused";
+    case AttentionSection::Backend::kAuto:
+      break;
   }
   return "auto";
 }
 
 bool choose_determinism(const RunConfig& config, c10::Device device) {
   using Choice = NumericsSection::Deterministic;
-  const bool deterministic =
-      config.numerics.deterministic == Choice::kTrue ||
-      (config.numerics.deterministic == Choice::kAuto && device.is_cpu());
+  const bool deterministic = config.numerics.deterministic == Choice::kTrue ||
+                             (config.numerics.deterministic == Choice::kAuto && device.is_cpu());
   if (device.is_cuda()) at::globalContext().setDeterministicAlgorithms(deterministic, false);
   return deterministic;
 }
@@ -226,7 +229,8 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
   agree_on_root(*communicator, [&] {
     root.emplace(config, log);
     find_checkpoint(*root, arguments.resume);
-    if (root->checkpoint) compare_configs(*root->checkpoint, config, arguments.allowed_changes, log);
+    if (root->checkpoint)
+      compare_configs(*root->checkpoint, config, arguments.allowed_changes, log);
     describe_run(arguments, config, *root, facts, communicator->size());
     log.attach_file(root->folder.log());
   });

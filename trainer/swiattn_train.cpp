@@ -28,7 +28,8 @@ void add_options(CLI::App& app, Options& options) {
                  "Accept that this key differs from the checkpoint's, although it changes the "
                  "remaining steps; may be repeated")
       ->type_name("section.key");
-  app.add_option("--device", options.train.device, "Where to compute; default: a GPU if there is one")
+  app.add_option("--device", options.train.device,
+                 "Where to compute; default: a GPU if there is one")
       ->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_flag("--dry-run", options.dry_run,
                "Check model, data and configuration, print what the run would be, and stop");
@@ -68,7 +69,8 @@ int run(int argc, char** argv) {
   options.train.overrides = key_overrides(app);
   options.train.command_line.assign(argv, argv + argc);
   if (options.train.config_path.empty()) {
-    fail(ExitCode::kConfiguration, "--config FILE is missing; --help shows how to use the program.");
+    fail(ExitCode::kConfiguration,
+         "--config FILE is missing; --help shows how to use the program.");
   }
   if (options.print_config || options.dry_run) {
     const RunConfig config = read_run_config(options.train.config_path, options.train.overrides);
@@ -77,9 +79,8 @@ int run(int argc, char** argv) {
   }
   MpiSession mpi;
   const auto log = make_console_log(mpi.rank());
-  const int code = run_program("swiattn-train", [&] {
-    return static_cast<int>(run_session(options.train, mpi, *log));
-  });
+  const int code = run_program(
+      "swiattn-train", [&] { return static_cast<int>(run_session(options.train, mpi, *log)); });
   if (code != 0 && code != static_cast<int>(ExitCode::kPreempted)) {
     mpi.abort(static_cast<ExitCode>(code));
   }

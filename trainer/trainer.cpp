@@ -154,11 +154,9 @@ Trainer::Update Trainer::decide(const StepSums& sums) const {
   Update update;
   const at::Tensor counted = sums.counted().clamp_min(1.0);
   update.grad_norm = gradient_square_sum(parameters_).sqrt() / counted;
-  const at::Tensor clip =
-      (config_.optimizer.clip / (update.grad_norm + 1e-6)).clamp_max(1.0);
+  const at::Tensor clip = (config_.optimizer.clip / (update.grad_norm + 1e-6)).clamp_max(1.0);
   update.factor = clip / counted;
-  update.apply =
-      update.grad_norm.isfinite().logical_and(sums.nll().isfinite()).to(at::kDouble);
+  update.apply = update.grad_norm.isfinite().logical_and(sums.nll().isfinite()).to(at::kDouble);
   return update;
 }
 
@@ -176,10 +174,11 @@ void Trainer::advance(const StepReport& report, bool applied) {
         progress_.step));
     if (!config_.numerics.skip_nonfinite ||
         progress_.skipped_in_a_row >= config_.numerics.max_skips_in_a_row) {
-      fail(ExitCode::kNumerics,
-           "Step {}: {} steps in a row were not finite. The weights are those of step {}; lower the "
-           "learning rate, look at the data of these steps, or resume from an earlier checkpoint.",
-           progress_.step, progress_.skipped_in_a_row, progress_.step - progress_.skipped_in_a_row);
+      fail(
+          ExitCode::kNumerics,
+          "Step {}: {} steps in a row were not finite. The weights are those of step {}; lower the "
+          "learning rate, look at the data of these steps, or resume from an earlier checkpoint.",
+          progress_.step, progress_.skipped_in_a_row, progress_.step - progress_.skipped_in_a_row);
     }
   }
   if (config_.regularizer.kind == RegularizerSection::Kind::kTargetRatio) {
@@ -190,13 +189,12 @@ void Trainer::advance(const StepReport& report, bool applied) {
   watchdog_.set_timeout(config_.parallel.timeout);  // the first step has ended
 }
 
-StepMetrics Trainer::describe(const StepReport& report, double seconds,
-                              double data_seconds) const {
+StepMetrics Trainer::describe(const StepReport& report, double seconds, double data_seconds) const {
   StepMetrics metrics;
   metrics.step = progress_.step + 1;
   const bool with_router = has_router(config_);
-  describe_routing(report, with_router,
-                   with_router && model_.options().objective.gamma.active(), metrics);
+  describe_routing(report, with_router, with_router && model_.options().objective.gamma.active(),
+                   metrics);
   metrics.learning_rate = schedule_.learning_rate(metrics.step);
   metrics.data_seconds = data_seconds;
   metrics.tokens_per_second = static_cast<double>(config_.tokens_per_step()) / seconds;
@@ -230,9 +228,8 @@ bool Trainer::save() {
       store_->prune(config_.checkpoint.keep_last, config_.checkpoint.keep_every);
     } catch (const FileError& error) {
       saved = false;
-      observer_.warn(fmt::format(
-          "The checkpoint of step {} was not saved; training goes on. {}", progress_.step,
-          error.what()));
+      observer_.warn(fmt::format("The checkpoint of step {} was not saved; training goes on. {}",
+                                 progress_.step, error.what()));
     }
   });
   saved = communicator_.broadcast_text(saved ? "saved" : "", 0) == "saved";

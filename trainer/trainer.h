@@ -42,8 +42,8 @@ class Trainer {
   Trainer(const Parts& parts, const TrainingProgress& progress, BatchStream stream,
           std::vector<NamedStream> validation);
 
-  // Trains until the last step or a signal; saves at both, and in between as the configuration says.
-  // Throws Error{kNumerics} when too many steps in a row are not finite.
+  // Trains until the last step or a signal; saves at both, and in between as the configuration
+  // says. Throws Error{kNumerics} when too many steps in a row are not finite.
   RunOutcome run();
 
   const TrainingProgress& progress() const { return progress_; }

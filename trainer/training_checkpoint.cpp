@@ -51,11 +51,12 @@ void copy_tensor(const SafetensorsFile& file, const std::string& name, const Seg
                  const at::Tensor& to) {
   const TensorEntry& entry = file.entry(name);
   if (entry.type != TensorType::kF32 || entry.shape != segment.spec.shape) {
-    fail(ExitCode::kCheckpoint,
-         "{}: the tensor {} is {} of [{}], but this model needs F32 of [{}]; the checkpoint belongs "
-         "to another model.",
-         file.path(), name, to_string(entry.type), fmt::join(entry.shape, ", "),
-         fmt::join(segment.spec.shape, ", "));
+    fail(
+        ExitCode::kCheckpoint,
+        "{}: the tensor {} is {} of [{}], but this model needs F32 of [{}]; the checkpoint belongs "
+        "to another model.",
+        file.path(), name, to_string(entry.type), fmt::join(entry.shape, ", "),
+        fmt::join(segment.spec.shape, ", "));
   }
   const at::Tensor host = at::from_blob(const_cast<std::byte*>(file.data(entry).data()),
                                         {segment.spec.numel()}, at::kFloat);
@@ -105,7 +106,8 @@ void save_training_checkpoint(CheckpointStore& store, FileSystem& files,
   const HybridAttention attention = hybrid_attention(config);
   const ExportLayout layout =
       attention.has_router() ? ExportLayout::kHybrid : ExportLayout::kBaseWithMode;
-  writer.add_text("config.json", export_config(model, layout, model.dtype, attention).dump(2) + "\n");
+  writer.add_text("config.json",
+                  export_config(model, layout, model.dtype, attention).dump(2) + "\n");
   writer.add_text(kProgressFile, to_json(progress).dump(2) + "\n");
   writer.add_text(kConfigFile, print_run_config(config));
   writer.commit({progress.step, progress.tokens, world, hash_run_config(config)});

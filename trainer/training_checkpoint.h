@@ -21,12 +21,12 @@ namespace swiattn {
 // Where a run is: one value, saved and restored as a whole. Learning rate and data position follow
 // from `step`; nothing else in a run has a state besides weights and moments.
 struct TrainingProgress {
-  int64_t step = 0;            // steps done, skipped ones included
-  int64_t tokens = 0;          // input tokens seen
-  int64_t updates = 0;         // applied by the optimizer: Adam's step count
-  int64_t skipped = 0;         // non-finite steps so far
+  int64_t step = 0;     // steps done, skipped ones included
+  int64_t tokens = 0;   // input tokens seen
+  int64_t updates = 0;  // applied by the optimizer: Adam's step count
+  int64_t skipped = 0;  // non-finite steps so far
   int64_t skipped_in_a_row = 0;
-  double gamma = 0.0;          // of the regularizer, which kind target_ratio moves
+  double gamma = 0.0;  // of the regularizer, which kind target_ratio moves
 
   bool operator==(const TrainingProgress&) const = default;
 };

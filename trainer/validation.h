@@ -13,6 +13,7 @@ struct ValidationResult {
 };
 
 // Collective. Each rank takes its share of every global batch.
-ValidationResult validate_model(const CausalLm& model, NamedStream& set, Communicator& communicator);
+ValidationResult validate_model(const CausalLm& model, NamedStream& set,
+                                Communicator& communicator);
 
 }  // namespace swiattn

@@ -19,8 +19,8 @@ at::Tensor AttentionShape::values(const at::Tensor& qkv) const {
       .unflatten(1, {kv_heads, head_dim});
 }
 
-std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name, c10::Device device,
-                                                         at::ScalarType type) {
+std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name,
+                                                         c10::Device device, at::ScalarType type) {
   if (name == "reference") return make_reference_backend();
   if (name == "auto" || name == "library") {
     const bool flash = device.is_cuda() && type == at::kBFloat16;

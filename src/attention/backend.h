@@ -45,23 +45,23 @@ class AttentionBackend {
   virtual ~AttentionBackend() = default;
   virtual const char* name() const = 0;
 
-  // Rows without a key of the band (FAR only: the first w of a document) give out 0, logsumexp -inf.
+  // Rows without a key of the band (FAR only: the first w of a document) give out 0, logsumexp
+  // -inf.
   virtual Attended forward(Band band, const at::Tensor& qkv, const DocumentLayout& layout,
                            const AttentionShape& shape) const = 0;
 
   // The gradient through the keys of one band, given the FINAL output and log-sum-exp of each row.
-  // `rows` [T] bool limits it to the rows it marks (undefined: all); the log-sum-exp of a marked row
-  // must be at least its true one over the band. Adds to `grad_qkv` [T, (Hq + 2 Hkv) D].
+  // `rows` [T] bool limits it to the rows it marks (undefined: all); the log-sum-exp of a marked
+  // row must be at least its true one over the band. Adds to `grad_qkv` [T, (Hq + 2 Hkv) D].
   virtual void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv,
-                        const Attended& final, const at::Tensor& rows,
-                        const DocumentLayout& layout, const AttentionShape& shape,
-                        const at::Tensor& grad_qkv) const = 0;
+                        const Attended& final, const at::Tensor& rows, const DocumentLayout& layout,
+                        const AttentionShape& shape, const at::Tensor& grad_qkv) const = 0;
 };
 
 // `name`: auto | reference | library, for operands of this type on this device. Throws
 // Error{kConfiguration} for a name that is not in the table, listing what is.
-std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name, c10::Device device,
-                                                         at::ScalarType type);
+std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name,
+                                                         c10::Device device, at::ScalarType type);
 
 // The members of the table.
 std::unique_ptr<AttentionBackend> make_reference_backend();

@@ -1,5 +1,6 @@
-// The library backend of CPUs, and of float32 on a GPU: blocks of query rows against exactly the keys that they can see, with
-// ATen's batched matrix products. Never holds S x S, and costs what its visible pairs cost.
+// The library backend of CPUs, and of float32 on a GPU: blocks of query rows against exactly the
+// keys that they can see, with ATen's batched matrix products. Never holds S x S, and costs what
+// its visible pairs cost.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -11,8 +12,8 @@
 namespace swiattn {
 namespace {
 
-// Query rows a block: enough to keep a matrix product busy, few enough that the keys which only some
-// of the rows see stay a small part.
+// Query rows a block: enough to keep a matrix product busy, few enough that the keys which only
+// some of the rows see stay a small part.
 constexpr int64_t kRows = 128;
 // At most this many scores at once (64 MiB in float32).
 constexpr int64_t kScores = int64_t{1} << 24;
@@ -25,16 +26,19 @@ struct KeyRange {
 
 KeyRange key_range(Band band, int64_t position, int64_t window) {
   switch (band) {
-    case Band::kNear: return {std::max<int64_t>(0, position - window + 1), position + 1};
-    case Band::kFar: return {0, std::max<int64_t>(0, position - window + 1)};
-    case Band::kFull: break;
+    case Band::kNear:
+      return {std::max<int64_t>(0, position - window + 1), position + 1};
+    case Band::kFar:
+      return {0, std::max<int64_t>(0, position - window + 1)};
+    case Band::kFull:
+      break;
   }
   return {0, position + 1};
 }
 
 // A block of rows of one document that see a key, and the keys that any of them sees.
 struct Block {
-  at::Tensor rows;       // [n] int64, token indices, ascending
+  at::Tensor rows;        // [n] int64, token indices, ascending
   int64_t key_begin = 0;  // token indices
   int64_t key_end = 0;
   at::Tensor hidden;  // [n, keys] bool, undefined when every row sees every key
@@ -49,12 +53,19 @@ Block make_block(Band band, int64_t window, int64_t document_begin, const int64_
   block.key_begin = document_begin + first.begin;
   block.key_end = document_begin + last.end;
   if (first.begin == last.begin && first.end == last.end) return block;
-  const at::Tensor key = at::arange(block.key_begin, block.key_end, block.rows.options()).unsqueeze(0);
+  const at::Tensor key =
+      at::arange(block.key_begin, block.key_end, block.rows.options()).unsqueeze(0);
   const at::Tensor distance = block.rows.unsqueeze(1) - key;
   switch (band) {
-    case Band::kNear: block.hidden = (distance < 0).logical_or_(distance >= window); break;
-    case Band::kFar: block.hidden = distance < window; break;
-    case Band::kFull: block.hidden = distance < 0; break;
+    case Band::kNear:
+      block.hidden = (distance < 0).logical_or_(distance >= window);
+      break;
+    case Band::kFar:
+      block.hidden = distance < window;
+      break;
+    case Band::kFull:
+      block.hidden = distance < 0;
+      break;
   }
   return block;
 }
@@ -130,9 +141,8 @@ class BlockwiseBackend final : public AttentionBackend {
                    const AttentionShape& shape) const override {
     const HeadMajor heads(qkv, shape);
     at::Tensor out = at::zeros_like(heads.q);
-    at::Tensor logsumexp =
-        at::full({shape.kv_heads, shape.heads / shape.kv_heads, layout.tokens},
-                 -std::numeric_limits<double>::infinity(), heads.q.options());
+    at::Tensor logsumexp = at::full({shape.kv_heads, shape.heads / shape.kv_heads, layout.tokens},
+                                    -std::numeric_limits<double>::infinity(), heads.q.options());
     for_each_block(band, layout, shape, {}, [&](const Block& block) {
       const int64_t count = block.rows.size(0);
       at::Tensor scores = block_scores(heads, gather_rows(heads.q, block), block, shape);
@@ -167,7 +177,8 @@ class BlockwiseBackend final : public AttentionBackend {
           block_scores(heads, q, block, shape).sub_(gather_rows(logsumexp, block)).exp_();
       at::Tensor grad_scores = at::bmm(grad_rows, v.transpose(1, 2));
       grad_scores.sub_(gather_rows(delta, block)).mul_(weights).mul_(shape.scale);
-      grad_q.index_copy_(2, block.rows, at::bmm(grad_scores, k).unflatten(1, {-1, block.rows.size(0)}));
+      grad_q.index_copy_(2, block.rows,
+                         at::bmm(grad_scores, k).unflatten(1, {-1, block.rows.size(0)}));
       grad_k.narrow(1, block.key_begin, keys).baddbmm_(grad_scores.transpose(1, 2), q);
       grad_v.narrow(1, block.key_begin, keys).baddbmm_(weights.transpose(1, 2), grad_rows);
     });

@@ -20,9 +20,9 @@ struct DocumentLayout {
 
   // The rows that have far keys (the last n - w of a document of n > w tokens), packed: against the
   // first n - w keys of their documents they are plain causal attention. F rows in all.
-  at::Tensor far_queries;         // [F] int64 token indices
-  at::Tensor far_keys;            // [F] int64
-  at::Tensor far_starts_device;   // int32 offsets into the F rows, one document longer than w each
+  at::Tensor far_queries;        // [F] int64 token indices
+  at::Tensor far_keys;           // [F] int64
+  at::Tensor far_starts_device;  // int32 offsets into the F rows, one document longer than w each
   int64_t far_longest = 0;
 
   int64_t documents() const { return static_cast<int64_t>(starts.size()) - 1; }

@@ -44,7 +44,8 @@ class FlashBackend final : public AttentionBackend {
                 const at::Tensor& grad_qkv) const override {
     const Qkv in{shape.queries(qkv), shape.keys(qkv), shape.values(qkv)};
     const Qkv out{shape.queries(grad_qkv), shape.keys(grad_qkv), shape.values(grad_qkv)};
-    // A row is taken out of a call by a zero output gradient; its log-sum-exp is at least its true one.
+    // A row is taken out of a call by a zero output gradient; its log-sum-exp is at least its true
+    // one.
     const at::Tensor grad = rows.defined() ? grad_out * rows.view({-1, 1, 1}) : grad_out;
     if (band == Band::kNear && shape.window < layout.longest) {
       add(out, flash_backward(grad, in, final, layout.starts_device, layout.longest, shape,
@@ -80,12 +81,13 @@ class FlashBackend final : public AttentionBackend {
       const int64_t length = layout.uniform_length();
       const Attended far = cudnn_forward(in, layout, shape, shape.window);
       dense(all.out, length, shape.window, 0).copy_(far.out);
-      all.logsumexp.unflatten(1, {-1, length}).narrow(2, shape.window, length - shape.window)
+      all.logsumexp.unflatten(1, {-1, length})
+          .narrow(2, shape.window, length - shape.window)
           .copy_(far.logsumexp);
       return all;
     }
-    const Attended far = flash_forward(compact(in, layout), layout.far_starts_device,
-                                       layout.far_longest, shape, {});
+    const Attended far =
+        flash_forward(compact(in, layout), layout.far_starts_device, layout.far_longest, shape, {});
     all.out.index_copy_(0, layout.far_queries, far.out);
     all.logsumexp.index_copy_(1, layout.far_queries, far.logsumexp);
     return all;
@@ -100,10 +102,10 @@ class FlashBackend final : public AttentionBackend {
       return;
     }
     const auto pick = [&](const at::Tensor& x) { return x.index_select(0, layout.far_queries); };
-    const Qkv far = flash_backward(
-        pick(grad), compact(in, layout),
-        {pick(final.out), final.logsumexp.index_select(1, layout.far_queries)},
-        layout.far_starts_device, layout.far_longest, shape, {});
+    const Qkv far =
+        flash_backward(pick(grad), compact(in, layout),
+                       {pick(final.out), final.logsumexp.index_select(1, layout.far_queries)},
+                       layout.far_starts_device, layout.far_longest, shape, {});
     out.q.index_add_(0, layout.far_queries, far.q);
     out.k.index_add_(0, layout.far_keys, far.k);
     out.v.index_add_(0, layout.far_keys, far.v);
@@ -119,8 +121,7 @@ class FlashBackend final : public AttentionBackend {
                                 const AttentionShape& shape, std::optional<int64_t> left) {
     auto [out, logsumexp, seed, offset, mask] = at::_flash_attention_forward(
         in.q, in.k, in.v, starts, starts, longest, longest, 0.0, true, false,
-        std::optional<double>(shape.scale), left,
-        left ? std::optional<int64_t>(0) : std::nullopt);
+        std::optional<double>(shape.scale), left, left ? std::optional<int64_t>(0) : std::nullopt);
     return {out, logsumexp};
   }
 
@@ -142,8 +143,9 @@ class FlashBackend final : public AttentionBackend {
     const auto result = at::_scaled_dot_product_cudnn_attention(
         dense(in.q, length, skip, 0), dense(in.k, length, 0, skip), dense(in.v, length, 0, skip),
         std::nullopt, true, 0.0, true, false, std::optional<double>(shape.scale));
-    const at::Tensor& out = std::get<0>(result);        // [B, H, S - skip, D]
-    const at::Tensor logsumexp = std::get<1>(result).squeeze(-1).transpose(0, 1);  // [H, B, S - skip]
+    const at::Tensor& out = std::get<0>(result);  // [B, H, S - skip, D]
+    const at::Tensor logsumexp =
+        std::get<1>(result).squeeze(-1).transpose(0, 1);  // [H, B, S - skip]
     if (skip > 0) return {out, logsumexp};
     return {out.transpose(1, 2).flatten(0, 1), logsumexp.reshape({shape.heads, layout.tokens})};
   }

@@ -82,7 +82,8 @@ class ReferenceBackend final : public AttentionBackend {
   // exp(scores - logsumexp), 0 in a row that sees no key (whose log-sum-exp is -inf).
   static at::Tensor weights_of(const at::Tensor& scores, const at::Tensor& logsumexp) {
     const at::Tensor finite = logsumexp.isfinite().unsqueeze(-1);
-    return at::where(finite, (scores - logsumexp.unsqueeze(-1)).exp(), at::zeros({}, scores.options()));
+    return at::where(finite, (scores - logsumexp.unsqueeze(-1)).exp(),
+                     at::zeros({}, scores.options()));
   }
 };
 

@@ -12,9 +12,9 @@ SwitchSaved switch_attention_forward(const AttentionBackend& backend, const at::
   const Attended near = backend.forward(Band::kNear, qkv, layout, shape);
   const Attended far = backend.forward(Band::kFar, qkv, layout, shape);
 
-  // Merge by log-sum-exp: o_full - o_near = p_far (o_far - o_near), p_far the far keys' share of the
-  // softmax. Formed as this product the difference keeps its precision where little mass is far, and
-  // is exactly zero in rows without a far key.
+  // Merge by log-sum-exp: o_full - o_near = p_far (o_far - o_near), p_far the far keys' share of
+  // the softmax. Formed as this product the difference keeps its precision where little mass is
+  // far, and is exactly zero in rows without a far key.
   SwitchSaved saved;
   saved.route = route;
   saved.logsumexp_near = near.logsumexp;
@@ -24,7 +24,8 @@ SwitchSaved switch_attention_forward(const AttentionBackend& backend, const at::
       (far.logsumexp - saved.logsumexp_full).exp().t().unsqueeze(-1);  // [T, Hq, 1]
   const at::Tensor near_out = near.out.to(wide);
   const at::Tensor difference = far_share * (far.out.to(wide) - near_out);
-  saved.out = at::where(route.view({-1, 1, 1}), near_out + difference, near_out).to(qkv.scalar_type());
+  saved.out =
+      at::where(route.view({-1, 1, 1}), near_out + difference, near_out).to(qkv.scalar_type());
   saved.disagreement = difference.square().sum({1, 2});
   if (reduction == DisagreementReduction::kMean) {
     saved.disagreement.div_(static_cast<double>(shape.heads * shape.head_dim));
@@ -44,8 +45,8 @@ void both_branches_backward(const AttentionBackend& backend, const at::Tensor& g
   const at::Tensor near_out = saved.out - route * saved.difference;
   const at::Tensor grad_full = grad_out * route + grad_difference;
   const at::Tensor grad_near = grad_out * (1 - route) - grad_difference;
-  backend.backward(Band::kFull, grad_full, qkv,
-                   {near_out + saved.difference, saved.logsumexp_full}, {}, layout, shape, grad_qkv);
+  backend.backward(Band::kFull, grad_full, qkv, {near_out + saved.difference, saved.logsumexp_full},
+                   {}, layout, shape, grad_qkv);
   backend.backward(Band::kNear, grad_near, qkv, {near_out, saved.logsumexp_near}, {}, layout, shape,
                    grad_qkv);
 }
@@ -66,8 +67,8 @@ at::Tensor switch_attention_backward(const AttentionBackend& backend, const at::
   // adds the far part of the full rows. Both see the row's final output and log-sum-exp.
   const at::Tensor logsumexp = at::where(saved.route, saved.logsumexp_full, saved.logsumexp_near);
   backend.backward(Band::kNear, grad_out, qkv, {saved.out, logsumexp}, {}, layout, shape, grad_qkv);
-  backend.backward(Band::kFar, grad_out, qkv, {saved.out, saved.logsumexp_full}, saved.route, layout,
-                   shape, grad_qkv);
+  backend.backward(Band::kFar, grad_out, qkv, {saved.out, saved.logsumexp_full}, saved.route,
+                   layout, shape, grad_qkv);
   return grad_gate;
 }
 

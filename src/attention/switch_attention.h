@@ -16,12 +16,12 @@ enum class DisagreementReduction { kMean, kSum };
 
 // What the backward needs, and what the loss reads.
 struct SwitchSaved {
-  at::Tensor out;                // [T, Hq, D] o of the branch taken
-  at::Tensor difference;         // [T, Hq, D] o_full - o_swa, exactly 0 where nothing is far
-  at::Tensor logsumexp_near;     // [Hq, T]
-  at::Tensor logsumexp_full;     // [Hq, T]
-  at::Tensor disagreement;       // [T] of ||o_full - o_swa||^2, accumulation type
-  at::Tensor route;              // [T] bool: full attention
+  at::Tensor out;             // [T, Hq, D] o of the branch taken
+  at::Tensor difference;      // [T, Hq, D] o_full - o_swa, exactly 0 where nothing is far
+  at::Tensor logsumexp_near;  // [Hq, T]
+  at::Tensor logsumexp_full;  // [Hq, T]
+  at::Tensor disagreement;    // [T] of ||o_full - o_swa||^2, accumulation type
+  at::Tensor route;           // [T] bool: full attention
 };
 
 // All of it is linear in the number of tokens. `route` decides in advance: its gradient comes back
@@ -31,8 +31,8 @@ SwitchSaved switch_attention_forward(const AttentionBackend& backend, const at::
                                      const AttentionShape& shape, DisagreementReduction reduction);
 
 // Returns dL/dgate [T] and adds to grad_qkv. `grad_difference` [T, Hq, D], usually undefined, is a
-// gradient that reaches o_full - o_swa by another way (a gamma that is not detached); it makes every
-// token's both branches active.
+// gradient that reaches o_full - o_swa by another way (a gamma that is not detached); it makes
+// every token's both branches active.
 at::Tensor switch_attention_backward(const AttentionBackend& backend, const at::Tensor& grad_out,
                                      const at::Tensor& grad_difference, const at::Tensor& qkv,
                                      const SwitchSaved& saved, const DocumentLayout& layout,

@@ -14,7 +14,8 @@ namespace {
 // Hands documents on until the limit is reached.
 class Limiter {
  public:
-  Limiter(int64_t limit, const DocumentVisitor& visit) : left_(limit), limited_(limit > 0), visit_(visit) {}
+  Limiter(int64_t limit, const DocumentVisitor& visit)
+      : left_(limit), limited_(limit > 0), visit_(visit) {}
   bool done() const { return limited_ && left_ <= 0; }
   void operator()(std::span<const int32_t> document) {
     if (limited_ && static_cast<int64_t>(document.size()) > left_) {

@@ -12,10 +12,11 @@ namespace swiattn {
 using DocumentVisitor = std::function<void(std::span<const int32_t>)>;
 
 struct DocumentSource {
-  std::string tokens;              // PREFIX of a shard, or
-  std::vector<std::string> texts;  // .txt files (also .gz, .zst) or folders of them, a document each
-  std::string tokenizer;           // folder or file, for texts
-  int64_t limit = 0;               // stop after so many tokens, cutting the last document; 0: never
+  std::string tokens;  // PREFIX of a shard, or
+  std::vector<std::string>
+      texts;              // .txt files (also .gz, .zst) or folders of them, a document each
+  std::string tokenizer;  // folder or file, for texts
+  int64_t limit = 0;      // stop after so many tokens, cutting the last document; 0: never
 };
 
 // Calls `visit` with every document in order. Throws Error{kData}.

@@ -23,7 +23,8 @@ HybridAttention choose_attention(const ModelConfig& config, const std::string& p
   }
   if (wanted.mode == "static" && attention.mode != "static") {
     fail(ExitCode::kConfiguration,
-         "--mode static needs a model that says which of its layers are full, but {} attends in mode "
+         "--mode static needs a model that says which of its layers are full, but {} attends in "
+         "mode "
          "{}.",
          path, attention.mode);
   }
@@ -74,9 +75,9 @@ EvaluationModel::EvaluationModel(const std::string& path, const AttentionOverrid
   options.attention = layers_of(attention_, config.layers);
   options.window = attention_.window;
   options.gate = gate_of(attention_);
-  model_ = std::make_unique<CausalLm>(config, std::move(options), *parameters_,
-                                      operations_for(device),
-                                      make_attention_backend("auto", device, type));
+  model_ =
+      std::make_unique<CausalLm>(config, std::move(options), *parameters_, operations_for(device),
+                                 make_attention_backend("auto", device, type));
 }
 
 }  // namespace swiattn

@@ -53,8 +53,8 @@ void PerplexityMeter::evaluate(std::span<const int32_t> document, int64_t begin,
   const std::vector<int32_t> starts{0, static_cast<int32_t>(length)};
   const std::vector<int64_t> samples{windows_++};
   const MicroBatch batch = model_.prepare(
-      {1, length, document.subspan(static_cast<size_t>(begin), static_cast<size_t>(length)), targets,
-       positions, starts, samples});
+      {1, length, document.subspan(static_cast<size_t>(begin), static_cast<size_t>(length)),
+       targets, positions, starts, samples});
   std::vector<at::Tensor> routes;
   const MicroBatchResult result = model_.evaluate(batch, &routes);
   statistics_.add_(result.statistics.cpu());
@@ -81,7 +81,9 @@ PerplexityResult PerplexityMeter::result() const {
   PerplexityResult result{.documents = documents_, .tokens = tokens_};
   result.nll = ratio(nll_, static_cast<double>(tokens_));
   const auto sums = statistics_.accessor<double, 2>();
-  const auto total = [&](int64_t column) { return statistics_.select(1, column).sum().item<double>(); };
+  const auto total = [&](int64_t column) {
+    return statistics_.select(1, column).sum().item<double>();
+  };
   result.full_ratio = ratio(total(S::kFull), total(S::kTokens));
   result.full_ratio_far = ratio(total(S::kFarFull), total(S::kFarTokens));
   for (int64_t l = 0; l < model_.config().layers; ++l) {
@@ -89,8 +91,9 @@ PerplexityResult PerplexityMeter::result() const {
     const double tokens = sums[l][S::kTokens];
     layer.full_ratio = ratio(sums[l][S::kFull], tokens);
     layer.full_ratio_far = ratio(sums[l][S::kFarFull], sums[l][S::kFarTokens]);
-    const bool router = model_.options().attention[static_cast<size_t>(l)] == LayerAttention::kSwitch &&
-                        model_.options().gate.has_router();
+    const bool router =
+        model_.options().attention[static_cast<size_t>(l)] == LayerAttention::kSwitch &&
+        model_.options().gate.has_router();
     layer.logit_mean = router ? ratio(sums[l][S::kLogit], tokens) : std::nan("");
     layer.logit_std = std::sqrt(std::max(
         0.0, ratio(sums[l][S::kLogitSquare], tokens) - layer.logit_mean * layer.logit_mean));

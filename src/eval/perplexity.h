@@ -56,7 +56,8 @@ class PerplexityMeter {
   PerplexityResult result() const;
 
  private:
-  void evaluate(std::span<const int32_t> document, int64_t begin, int64_t end, int64_t counted_from);
+  void evaluate(std::span<const int32_t> document, int64_t begin, int64_t end,
+                int64_t counted_from);
 
   const CausalLm& model_;
   PerplexityOptions options_;

@@ -36,7 +36,8 @@ struct ScoringOptions {
 };
 
 void add_flags(CLI::App& command, ScoringOptions& options) {
-  command.add_option("--model", options.model, "HF folder, or checkpoint folder of a run")->required();
+  command.add_option("--model", options.model, "HF folder, or checkpoint folder of a run")
+      ->required();
   auto* tokens = command.add_option("--tokens", options.documents.tokens, "Token shard to read");
   auto* texts = command.add_option("--text", options.documents.texts,
                                    "Text files or folders to read, a document a file");
@@ -48,11 +49,13 @@ void add_flags(CLI::App& command, ScoringOptions& options) {
   command.add_option("--stride", options.stride,
                      "New tokens a cut predicts, the rest being context (default: the length)");
   command.add_option("--limit", options.limit, "Stop after so many tokens (default: read all)");
-  command.add_option("--mode", options.attention.mode,
-                     "Attend in this mode instead of the model's own")
+  command
+      .add_option("--mode", options.attention.mode,
+                  "Attend in this mode instead of the model's own")
       ->check(CLI::IsMember({"full", "window", "static", "switch"}));
   command.add_option("--window", options.window, "Window instead of the model's own");
-  command.add_option("--device", options.device, "Where to compute; default: a GPU if there is one")
+  command
+      .add_option("--device", options.device, "Where to compute; default: a GPU if there is one")
       ->check(CLI::IsMember({"cpu", "cuda"}));
   command.add_flag("--json", options.json, "Print one JSON object");
 }
@@ -83,8 +86,8 @@ PerplexityResult score(ScoringOptions& options) {
   };
   PerplexityOptions perplexity;
   perplexity.sequence_length = length(options.sequence_length, "--sequence-length");
-  perplexity.stride = options.stride.empty() ? perplexity.sequence_length
-                                             : length(options.stride, "--stride");
+  perplexity.stride =
+      options.stride.empty() ? perplexity.sequence_length : length(options.stride, "--stride");
   if (perplexity.stride > perplexity.sequence_length) {
     fail(ExitCode::kConfiguration,
          "--stride {} is longer than --sequence-length {}, so that tokens would be left out.",
@@ -103,10 +106,12 @@ PerplexityResult score(ScoringOptions& options) {
     perplexity.per_token = [&](const TokenScore& token) { per_token->append(json_line(token)); };
   }
   PerplexityMeter meter(model.model(), perplexity);
-  for_each_document(options.documents, [&](std::span<const int32_t> document) { meter.add(document); });
+  for_each_document(options.documents,
+                    [&](std::span<const int32_t> document) { meter.add(document); });
   const PerplexityResult result = meter.result();
   if (result.tokens == 0) {
-    fail(ExitCode::kData, "There was no token to predict: every document has fewer than two tokens.");
+    fail(ExitCode::kData,
+         "There was no token to predict: every document has fewer than two tokens.");
   }
   if (per_token) {
     per_token->sync();
@@ -146,7 +151,8 @@ void print_perplexity(const PerplexityResult& result, bool json) {
 void print_routing(const PerplexityResult& result, bool json) {
   OrderedJson object = to_json(result);
   object["layers"] = OrderedJson::array();
-  if (!json) fmt::print("layer  full       beyond the window  logit mean  logit std  disagreement\n");
+  if (!json)
+    fmt::print("layer  full       beyond the window  logit mean  logit std  disagreement\n");
   for (size_t i = 0; i < result.layers.size(); ++i) {
     const LayerRouting& layer = result.layers[i];
     if (json) {
@@ -181,7 +187,8 @@ void add_perplexity_command(CLI::App& app) {
 }
 
 void add_routing_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("routing", "What the routers of a hybrid do, layer by layer");
+  CLI::App* command =
+      app.add_subcommand("routing", "What the routers of a hybrid do, layer by layer");
   const auto options = std::make_shared<ScoringOptions>();
   add_flags(*command, *options);
   command->callback([options] { print_routing(score(*options), options->json); });

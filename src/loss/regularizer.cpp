@@ -12,11 +12,20 @@ GammaCoefficients gamma_coefficients(const RegularizerSettings& settings) {
                            .constant = false};
   switch (settings.kind) {
     case RegularizerKind::kAdaptive:
-    case RegularizerKind::kTargetRatio: break;
-    case RegularizerKind::kConstant: result.constant = true; break;
-    case RegularizerKind::kNoNll: result.nll_weight = 0.0; break;
-    case RegularizerKind::kNoDisagreement: result.disagreement_weight = 0.0; break;
-    case RegularizerKind::kNone: result.base = 0.0; break;
+    case RegularizerKind::kTargetRatio:
+      break;
+    case RegularizerKind::kConstant:
+      result.constant = true;
+      break;
+    case RegularizerKind::kNoNll:
+      result.nll_weight = 0.0;
+      break;
+    case RegularizerKind::kNoDisagreement:
+      result.disagreement_weight = 0.0;
+      break;
+    case RegularizerKind::kNone:
+      result.base = 0.0;
+      break;
   }
   return result;
 }

@@ -84,10 +84,10 @@ NllWeight CausalLm::nll_weight(const MicroBatch& batch, const Activations& activ
     for (size_t i = 0; i < layers_.size(); ++i) {
       if (!layers_[i].has_router()) continue;
       const LayerSaved& saved = activations.layers[i];
-      const RegularizerTerms terms = ops_.regularizer_gamma(
-          gamma, saved.logits.narrow(0, begin, nll.size(0)), nll,
-          saved.attention.disagreement.narrow(0, begin, nll.size(0)),
-          batch.counted.narrow(0, begin, nll.size(0)));
+      const RegularizerTerms terms =
+          ops_.regularizer_gamma(gamma, saved.logits.narrow(0, begin, nll.size(0)), nll,
+                                 saved.attention.disagreement.narrow(0, begin, nll.size(0)),
+                                 batch.counted.narrow(0, begin, nll.size(0)));
       weight.add_(terms.value * terms.gamma,
                   -gamma.nll_weight / (gamma.base * static_cast<double>(config_.layers)));
     }
@@ -113,12 +113,13 @@ at::Tensor CausalLm::final_hidden(const MicroBatch& batch, const at::Tensor& sta
       .normed;
 }
 
-MicroBatchResult CausalLm::evaluate(const MicroBatch& batch, std::vector<at::Tensor>* routes) const {
+MicroBatchResult CausalLm::evaluate(const MicroBatch& batch,
+                                    std::vector<at::Tensor>* routes) const {
   MicroBatchResult result;
   result.statistics = empty_statistics();
   const at::Tensor hidden = final_hidden(batch, result.statistics, routes);
-  result.nll = ops_.linear_cross_entropy_forward(
-      hidden, head_unit().group_compute(head_group()), batch.targets);
+  result.nll = ops_.linear_cross_entropy_forward(hidden, head_unit().group_compute(head_group()),
+                                                 batch.targets);
   return result;
 }
 

@@ -55,7 +55,8 @@ class CausalLm {
   MicroBatchResult train(const MicroBatch& batch);
 
   // Forward only. `routes`, if given, receives every layer's [T] bool.
-  MicroBatchResult evaluate(const MicroBatch& batch, std::vector<at::Tensor>* routes = nullptr) const;
+  MicroBatchResult evaluate(const MicroBatch& batch,
+                            std::vector<at::Tensor>* routes = nullptr) const;
 
   at::Tensor logits(const MicroBatch& batch) const;  // [T, V], the compute type
 

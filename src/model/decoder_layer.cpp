@@ -26,7 +26,8 @@ DecoderLayer::DecoderLayer(const ModelConfig& config, int64_t index, LayerAttent
 
 ResidualStream DecoderLayer::forward(const ResidualStream& in, const MicroBatch& batch,
                                      LayerSaved& saved) const {
-  saved.input_norm = ops_.rms_norm_forward(in.residual, in.delta, unit_.group_compute("input_norm"), eps_);
+  saved.input_norm =
+      ops_.rms_norm_forward(in.residual, in.delta, unit_.group_compute("input_norm"), eps_);
   const at::Tensor& hidden = saved.input_norm.normed;
   if (has_router()) {
     saved.logits = ops_.router_forward(hidden, unit_.group_master("router").flatten());
@@ -39,7 +40,8 @@ ResidualStream DecoderLayer::forward(const ResidualStream& in, const MicroBatch&
                                           unit_.group_compute("post_norm"), eps_);
   saved.gate_up = ops_.linear_forward(saved.post_norm.normed, unit_.group_compute("gate_up"), {});
   const at::Tensor activated = ops_.swiglu_forward(saved.gate_up);
-  return {saved.post_norm.residual, ops_.linear_forward(activated, unit_.group_compute("down"), {})};
+  return {saved.post_norm.residual,
+          ops_.linear_forward(activated, unit_.group_compute("down"), {})};
 }
 
 at::Tensor DecoderLayer::backward(const at::Tensor& grad, const MicroBatch& batch,
@@ -57,9 +59,9 @@ at::Tensor DecoderLayer::backward(const at::Tensor& grad, const MicroBatch& batc
       saved.post_norm.inverse_rms, unit_.group_gradient("post_norm"));
 
   // Attention
-  const at::Tensor grad_out = ops_.linear_backward(grad_middle, saved.attention.out.flatten(1),
-                                                   unit_.group_compute("o"),
-                                                   unit_.group_gradient("o"), {});
+  const at::Tensor grad_out =
+      ops_.linear_backward(grad_middle, saved.attention.out.flatten(1), unit_.group_compute("o"),
+                           unit_.group_gradient("o"), {});
   RegularizerTerms terms;
   at::Tensor grad_difference;
   if (has_router() && objective_.gamma.active()) {
@@ -69,15 +71,16 @@ at::Tensor DecoderLayer::backward(const at::Tensor& grad, const MicroBatch& batc
     if (!objective_.detach_gamma) grad_difference = difference_gradient(terms, saved);
   }
   const at::Tensor grad_qkv = at::zeros_like(saved.qkv);
-  const at::Tensor grad_gate = attend_backward(
-      grad_out.view(saved.attention.out.sizes()), grad_difference, batch, saved, grad_qkv);
+  const at::Tensor grad_gate = attend_backward(grad_out.view(saved.attention.out.sizes()),
+                                               grad_difference, batch, saved, grad_qkv);
   const at::Tensor grad_hidden = project_qkv_backward(grad_qkv, batch, saved);
 
   // Router: the straight-through gradient of the loss and that of the regularizer.
   if (has_router()) {
     const at::Tensor p = saved.logits.sigmoid();
     at::Tensor grad_logits = grad_gate * p * (1 - p);
-    if (terms.gamma.defined()) grad_logits.add_(terms.grad_logits, 1.0 / static_cast<double>(layers_));
+    if (terms.gamma.defined())
+      grad_logits.add_(terms.grad_logits, 1.0 / static_cast<double>(layers_));
     at::Tensor grad_router = unit_.group_gradient("router");
     if (grad_router.defined()) grad_router = grad_router.flatten();
     ops_.router_backward(grad_logits, saved.input_norm.normed,
@@ -150,9 +153,9 @@ at::Tensor DecoderLayer::project_qkv_backward(const at::Tensor& grad_qkv, const 
 
 at::Tensor DecoderLayer::attend(const MicroBatch& batch, LayerSaved& saved) const {
   if (attention_ == LayerAttention::kSwitch) {
-    saved.attention = switch_attention_forward(backend_, saved.qkv,
-                                               gate_.decide(saved.logits, batch, index_),
-                                               batch.layout, shape_, objective_.disagreement);
+    saved.attention =
+        switch_attention_forward(backend_, saved.qkv, gate_.decide(saved.logits, batch, index_),
+                                 batch.layout, shape_, objective_.disagreement);
   } else {
     Attended attended = backend_.forward(band(), saved.qkv, batch.layout, shape_);
     saved.attention.out = std::move(attended.out);
@@ -163,10 +166,11 @@ at::Tensor DecoderLayer::attend(const MicroBatch& batch, LayerSaved& saved) cons
 
 at::Tensor DecoderLayer::attend_backward(const at::Tensor& grad_out,
                                          const at::Tensor& grad_difference, const MicroBatch& batch,
-                                         const LayerSaved& saved, const at::Tensor& grad_qkv) const {
+                                         const LayerSaved& saved,
+                                         const at::Tensor& grad_qkv) const {
   if (attention_ == LayerAttention::kSwitch) {
-    return switch_attention_backward(backend_, grad_out, grad_difference, saved.qkv, saved.attention,
-                                     batch.layout, shape_, grad_qkv);
+    return switch_attention_backward(backend_, grad_out, grad_difference, saved.qkv,
+                                     saved.attention, batch.layout, shape_, grad_qkv);
   }
   backend_.backward(band(), grad_out, saved.qkv,
                     {saved.attention.out, saved.attention.logsumexp_near}, {}, batch.layout, shape_,
@@ -180,8 +184,7 @@ Band DecoderLayer::band() const {
 
 at::Tensor DecoderLayer::route(const MicroBatch& batch, const LayerSaved& saved) const {
   if (attention_ == LayerAttention::kSwitch) return saved.attention.route;
-  return at::full({batch.tokens()}, attention_ == LayerAttention::kFull,
-                  batch.counted.options());
+  return at::full({batch.tokens()}, attention_ == LayerAttention::kFull, batch.counted.options());
 }
 
 at::Tensor DecoderLayer::statistics(const MicroBatch& batch, const LayerSaved& saved) const {

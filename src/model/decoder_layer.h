@@ -16,8 +16,8 @@
 
 namespace swiattn {
 
-// The residual stream between layers, its last addition not yet carried out, so that it can be fused
-// with the norm that reads it: the stream is residual + delta.
+// The residual stream between layers, its last addition not yet carried out, so that it can be
+// fused with the norm that reads it: the stream is residual + delta.
 struct ResidualStream {
   at::Tensor residual;  // [T, d]
   at::Tensor delta;     // [T, d]; undefined: nothing to add
@@ -25,14 +25,14 @@ struct ResidualStream {
 
 // What a layer's backward needs from its forward.
 struct LayerSaved {
-  RmsNormOutput input_norm;   // stream at the layer's entry, h
-  at::Tensor logits;          // s [T]; undefined without a router
-  at::Tensor qkv;             // [T, (Hq + 2 Hkv) D] after QK-norm and rotary positions
-  RmsNormOutput query_norm;   // Qwen3: rows are (token, head)
+  RmsNormOutput input_norm;  // stream at the layer's entry, h
+  at::Tensor logits;         // s [T]; undefined without a router
+  at::Tensor qkv;            // [T, (Hq + 2 Hkv) D] after QK-norm and rotary positions
+  RmsNormOutput query_norm;  // Qwen3: rows are (token, head)
   RmsNormOutput key_norm;
-  SwitchSaved attention;      // of kSwitch; the others fill `attention.out` and `logsumexp_near`
-  RmsNormOutput post_norm;    // stream after attention, its norm
-  at::Tensor gate_up;         // [T, 2F]
+  SwitchSaved attention;    // of kSwitch; the others fill `attention.out` and `logsumexp_near`
+  RmsNormOutput post_norm;  // stream after attention, its norm
+  at::Tensor gate_up;       // [T, 2F]
 };
 
 // What the objective tells each layer's backward: gamma's coefficients and the per-token NLL that
@@ -50,7 +50,8 @@ class DecoderLayer {
                const Gate& gate, const Objective& objective, FlatUnit& unit,
                const Operations& operations, const AttentionBackend& backend);
 
-  ResidualStream forward(const ResidualStream& in, const MicroBatch& batch, LayerSaved& saved) const;
+  ResidualStream forward(const ResidualStream& in, const MicroBatch& batch,
+                         LayerSaved& saved) const;
 
   // `grad` is the gradient of the stream after this layer; returns that before it. `nll` [T] is the
   // loss's. Adds the regularizer's sums to `statistics` [kColumns] float64.
@@ -68,7 +69,8 @@ class DecoderLayer {
                                const at::Tensor& nll) const;
 
  private:
-  at::Tensor project_qkv(const at::Tensor& hidden, const MicroBatch& batch, LayerSaved& saved) const;
+  at::Tensor project_qkv(const at::Tensor& hidden, const MicroBatch& batch,
+                         LayerSaved& saved) const;
   at::Tensor project_qkv_backward(const at::Tensor& grad_qkv, const MicroBatch& batch,
                                   const LayerSaved& saved) const;
   Band band() const;  // of a layer without a choice

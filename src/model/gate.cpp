@@ -15,8 +15,8 @@ at::Tensor draw(const Gate& gate, const MicroBatch& batch, int64_t layer) {
   for (int64_t b = 0; b < batch.sequences; ++b) {
     const auto sample = static_cast<uint64_t>(batch.samples[b]);
     for (int64_t position = 0; position < batch.sequence_length; ++position) {
-      const uint64_t bits = counter_bits({gate.seed, static_cast<uint64_t>(layer), sample,
-                                          static_cast<uint64_t>(position)});
+      const uint64_t bits = counter_bits(
+          {gate.seed, static_cast<uint64_t>(layer), sample, static_cast<uint64_t>(position)});
       full[b * batch.sequence_length + position] = uniform_from_bits(bits) < gate.ratio;
     }
   }
@@ -25,8 +25,8 @@ at::Tensor draw(const Gate& gate, const MicroBatch& batch, int64_t layer) {
 
 at::Tensor largest(const at::Tensor& logits, const MicroBatch& batch, double ratio) {
   const at::Tensor rows = logits.view({batch.sequences, batch.sequence_length});
-  const auto count = static_cast<int64_t>(
-      std::ceil(ratio * static_cast<double>(batch.sequence_length)));
+  const auto count =
+      static_cast<int64_t>(std::ceil(ratio * static_cast<double>(batch.sequence_length)));
   const at::Tensor order = std::get<1>(at::sort(rows, /*stable=*/true, -1, /*descending=*/true));
   at::Tensor route = at::zeros(rows.sizes(), rows.options().dtype(at::kBool));
   route.scatter_(1, order.narrow(1, 0, count), true);
@@ -37,9 +37,12 @@ at::Tensor largest(const at::Tensor& logits, const MicroBatch& batch, double rat
 
 at::Tensor Gate::decide(const at::Tensor& logits, const MicroBatch& batch, int64_t layer) const {
   switch (kind) {
-    case GateKind::kRandom: return draw(*this, batch, layer);
-    case GateKind::kTopK: return largest(logits, batch, ratio);
-    case GateKind::kLearned: break;
+    case GateKind::kRandom:
+      return draw(*this, batch, layer);
+    case GateKind::kTopK:
+      return largest(logits, batch, ratio);
+    case GateKind::kLearned:
+      break;
   }
   return logits > 0;
 }

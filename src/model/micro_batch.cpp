@@ -16,8 +16,7 @@ at::Tensor to_device(std::span<const int32_t> values, at::ScalarType type, c10::
 }  // namespace
 
 MicroBatch make_micro_batch(const PackedTokens& packed, const RotaryFrequencies& frequencies,
-                            int64_t window, at::ScalarType compute_type,
-                            c10::Device device) {
+                            int64_t window, at::ScalarType compute_type, c10::Device device) {
   MicroBatch batch;
   batch.sequences = packed.sequences;
   batch.sequence_length = packed.sequence_length;

@@ -28,7 +28,8 @@ struct RoutingStatistics {
   };
 };
 
-// A layer's row from its route [T] bool and, where it has a router, its logits [T] and disagreement.
+// A layer's row from its route [T] bool and, where it has a router, its logits [T] and
+// disagreement.
 at::Tensor routing_row(const MicroBatch& batch, int64_t window, const at::Tensor& route,
                        const at::Tensor& logits, const at::Tensor& disagreement);
 

@@ -1,5 +1,6 @@
-// Sums over rows, column by column, in two deterministic steps. In the first a block walks over every
-// kColumnSumBlocks-th row, its threads keeping their columns in registers; the second adds the blocks.
+// Sums over rows, column by column, in two deterministic steps. In the first a block walks over
+// every kColumnSumBlocks-th row, its threads keeping their columns in registers; the second adds
+// the blocks.
 #pragma once
 
 #include <type_traits>
@@ -11,7 +12,8 @@ namespace swiattn::gpu {
 constexpr int kColumnSumBlocks = 264;  // two on each of an H100's multiprocessors
 constexpr int kColumnSumThreads = 256;
 
-// A thread's columns: kSlots vectors, kColumnSumThreads vectors apart. Rows up to kSlots * 2048 wide.
+// A thread's columns: kSlots vectors, kColumnSumThreads vectors apart. Rows up to kSlots * 2048
+// wide.
 template <int kSlots>
 struct ColumnSums {
   float sum[kSlots][kVector] = {};

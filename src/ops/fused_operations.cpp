@@ -48,11 +48,11 @@ RmsNormOutput rms_norm_forward(const at::Tensor& x, const at::Tensor& delta,
   out.residual = delta.defined() ? at::empty_like(x) : x;
   out.normed = at::empty_like(x);
   out.inverse_rms = at::empty({x.size(0)}, x.options().dtype(at::kFloat));
-  gpu::rms_norm_forward({data(x), data(delta), data(weight),
-                         delta.defined() ? out.residual.mutable_data_ptr() : nullptr,
-                         out.normed.mutable_data_ptr(), out.inverse_rms.mutable_data_ptr<float>(),
-                         x.size(0), x.size(1), static_cast<float>(eps)},
-                        stream());
+  gpu::rms_norm_forward(
+      {data(x), data(delta), data(weight),
+       delta.defined() ? out.residual.mutable_data_ptr() : nullptr, out.normed.mutable_data_ptr(),
+       out.inverse_rms.mutable_data_ptr<float>(), x.size(0), x.size(1), static_cast<float>(eps)},
+      stream());
   return out;
 }
 
@@ -66,14 +66,13 @@ at::Tensor rms_norm_backward(const at::Tensor& grad_normed, const at::Tensor& gr
   }
   const int64_t width = residual.size(1);
   at::Tensor grad_x = at::empty_like(residual);
-  const at::Tensor partial =
-      grad_weight.defined() ? partial_sums(residual, width) : at::Tensor();
-  gpu::rms_norm_backward(
-      {data(grad_normed), data(grad_residual), data(residual), data(weight),
-       inverse_rms.const_data_ptr<float>(), grad_x.mutable_data_ptr(),
-       partial.defined() ? partial.mutable_data_ptr<float>() : nullptr,
-       partial.defined() ? grad_weight.mutable_data_ptr<float>() : nullptr, residual.size(0), width},
-      stream());
+  const at::Tensor partial = grad_weight.defined() ? partial_sums(residual, width) : at::Tensor();
+  gpu::rms_norm_backward({data(grad_normed), data(grad_residual), data(residual), data(weight),
+                          inverse_rms.const_data_ptr<float>(), grad_x.mutable_data_ptr(),
+                          partial.defined() ? partial.mutable_data_ptr<float>() : nullptr,
+                          partial.defined() ? grad_weight.mutable_data_ptr<float>() : nullptr,
+                          residual.size(0), width},
+                         stream());
   return grad_x;
 }
 

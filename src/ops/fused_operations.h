@@ -1,5 +1,6 @@
 // The operations of a layer as CUDA kernels for bfloat16. Each has the contract of its header
-// (rms_norm.h …) and falls back to the reference for shapes and types that its kernel does not cover.
+// (rms_norm.h …) and falls back to the reference for shapes and types that its kernel does not
+// cover.
 #pragma once
 
 #include "ops/operations.h"

@@ -32,14 +32,15 @@ struct RmsNormBackwardArguments {
   const Bf16* weight;         // [width]
   const float* inverse_rms;   // [rows]
   Bf16* grad_x;               // [rows, width]
-  float* partial;      // [column_sum_blocks(), width]: sums for the weight's gradient; null if frozen
+  float* partial;  // [column_sum_blocks(), width]: sums for the weight's gradient; null if frozen
   float* grad_weight;  // [width], added to; null if frozen
   int64_t rows;
   int64_t width;  // a multiple of 8, at most kMaxColumnSumWidth
 };
 void rms_norm_backward(const RmsNormBackwardArguments& arguments, void* stream);
 
-// s = <hidden, weight> in float32, and the way back: grad_hidden += ds w, grad_weight += sum ds hidden.
+// s = <hidden, weight> in float32, and the way back: grad_hidden += ds w, grad_weight += sum ds
+// hidden.
 void router_forward(const Bf16* hidden, const float* weight, float* logits, int64_t rows,
                     int64_t width, void* stream);
 struct RouterBackwardArguments {

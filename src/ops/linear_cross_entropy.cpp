@@ -16,11 +16,11 @@ int64_t chunk_rows(int64_t vocab_size) {
 }
 
 struct Chunk {
-  at::Tensor logits;    // [n, V] accumulation type
+  at::Tensor logits;     // [n, V] accumulation type
   at::Tensor logsumexp;  // [n, 1]
-  at::Tensor counted;   // [n] bool
-  at::Tensor index;     // [n, 1] int64, 0 where ignored
-  at::Tensor nll;       // [n]
+  at::Tensor counted;    // [n] bool
+  at::Tensor index;      // [n, 1] int64, 0 where ignored
+  at::Tensor nll;        // [n]
 };
 
 Chunk evaluate(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets) {
@@ -39,11 +39,13 @@ at::Tensor linear_cross_entropy_forward(const at::Tensor& hidden, const at::Tens
                                         const at::Tensor& targets) {
   const int64_t tokens = hidden.size(0);
   const int64_t rows = chunk_rows(weight.size(0));
-  at::Tensor nll = at::empty({tokens}, hidden.options().dtype(accumulation_type(hidden.scalar_type())));
+  at::Tensor nll =
+      at::empty({tokens}, hidden.options().dtype(accumulation_type(hidden.scalar_type())));
   for (int64_t begin = 0; begin < tokens; begin += rows) {
     const int64_t count = std::min(rows, tokens - begin);
     nll.narrow(0, begin, count)
-        .copy_(evaluate(hidden.narrow(0, begin, count), weight, targets.narrow(0, begin, count)).nll);
+        .copy_(
+            evaluate(hidden.narrow(0, begin, count), weight, targets.narrow(0, begin, count)).nll);
   }
   return nll;
 }

@@ -1,5 +1,5 @@
-// The output projection and the cross entropy after it, in chunks of rows, so that the logits of all
-// tokens never exist at once. Per-token NLLs come out, since the regularizer needs them.
+// The output projection and the cross entropy after it, in chunks of rows, so that the logits of
+// all tokens never exist at once. Per-token NLLs come out, since the regularizer needs them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,13 +13,13 @@ struct LinearCrossEntropyOutput {
   at::Tensor grad_hidden;  // [T, d], the type of hidden; undefined from the forward alone
 };
 
-// What one token's NLL is multiplied by in the objective, given the NLLs of rows [begin, begin + n):
-// returns [n]. Empty for the plain sum. Only a regularizer whose gamma is not detached uses it.
+// What one token's NLL is multiplied by in the objective, given the NLLs of rows [begin, begin +
+// n): returns [n]. Empty for the plain sum. Only a regularizer whose gamma is not detached uses it.
 using NllWeight = std::function<at::Tensor(const at::Tensor& nll, int64_t begin)>;
 
 // nll_t = logsumexp(W h_t) - (W h_t)[target_t] for target_t >= 0.
-using LinearCrossEntropyForward = at::Tensor(const at::Tensor& hidden,   // [T, d]
-                                             const at::Tensor& weight,   // [V, d]
+using LinearCrossEntropyForward = at::Tensor(const at::Tensor& hidden,    // [T, d]
+                                             const at::Tensor& weight,    // [V, d]
                                              const at::Tensor& targets);  // [T] int64, -1: ignored
 
 // The forward together with the gradient of sum_t weight_t * nll_t, formed chunk by chunk:

@@ -1,5 +1,6 @@
-// Linear layers on a GPU in bfloat16: the weight's gradient goes from the tensor cores straight into
-// the float32 buffer (beta = 1), so that accumulating it over micro-batches costs no pass of its own.
+// Linear layers on a GPU in bfloat16: the weight's gradient goes from the tensor cores straight
+// into the float32 buffer (beta = 1), so that accumulating it over micro-batches costs no pass of
+// its own.
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
 #include <cublas_v2.h>
@@ -19,8 +20,8 @@ bool supported(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kBFloat16 && tensor.stride(-1) == 1;
 }
 
-// C [m, n] = A^T B + beta C with row-major bf16 A [k, m] and B [k, n], or C = A B^T with A [m, k] and
-// B [n, k]; C float32. cuBLAS is column-major: it computes C^T.
+// C [m, n] = A^T B + beta C with row-major bf16 A [k, m] and B [k, n], or C = A B^T with A [m, k]
+// and B [n, k]; C float32. cuBLAS is column-major: it computes C^T.
 enum class Form { kTransposedFirst, kTransposedSecond };
 void gemm_float32(Form form, const at::Tensor& a, const at::Tensor& b, const at::Tensor& c,
                   float beta) {
@@ -32,9 +33,9 @@ void gemm_float32(Form form, const at::Tensor& a, const at::Tensor& b, const at:
   check_cublas(cublasGemmEx(at::cuda::getCurrentCUDABlasHandle(), first ? CUBLAS_OP_N : CUBLAS_OP_T,
                             first ? CUBLAS_OP_T : CUBLAS_OP_N, n, m, k, &one, b.const_data_ptr(),
                             CUDA_R_16BF, static_cast<int>(b.stride(0)), a.const_data_ptr(),
-                            CUDA_R_16BF, static_cast<int>(a.stride(0)), &beta,
-                            c.mutable_data_ptr(), CUDA_R_32F, static_cast<int>(c.stride(0)),
-                            CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+                            CUDA_R_16BF, static_cast<int>(a.stride(0)), &beta, c.mutable_data_ptr(),
+                            CUDA_R_32F, static_cast<int>(c.stride(0)), CUBLAS_COMPUTE_32F,
+                            CUBLAS_GEMM_DEFAULT));
 }
 
 }  // namespace

@@ -11,9 +11,9 @@ RegularizerTerms regularizer_gamma(const GammaCoefficients& coefficients, const 
   if (coefficients.constant) {
     terms.gamma = at::full_like(logits, coefficients.base);
   } else {
-    terms.gamma = coefficients.base /
-                  (nll * coefficients.nll_weight + disagreement * coefficients.disagreement_weight +
-                   coefficients.eps);
+    terms.gamma =
+        coefficients.base / (nll * coefficients.nll_weight +
+                             disagreement * coefficients.disagreement_weight + coefficients.eps);
   }
   const at::Tensor gamma = terms.gamma * counted;
   // log(1 + e^s) without overflow; at::softplus switches to a straight line at 20, which is off by

@@ -27,8 +27,8 @@ at::Tensor rms_norm_backward(const at::Tensor& grad_normed, const at::Tensor& gr
     grad_weight.add_((grad * unit.to(residual.scalar_type())).sum(0));
   }
   const at::Tensor grad_unit = grad * weight;
-  at::Tensor grad_x = (grad_unit - unit * (grad_unit * unit).mean(-1, true)) *
-                      inverse_rms.unsqueeze(-1);
+  at::Tensor grad_x =
+      (grad_unit - unit * (grad_unit * unit).mean(-1, true)) * inverse_rms.unsqueeze(-1);
   if (grad_residual.defined()) grad_x.add_(grad_residual);
   return grad_x.to(residual.scalar_type());
 }

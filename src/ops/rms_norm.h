@@ -6,13 +6,13 @@
 namespace swiattn {
 
 struct RmsNormOutput {
-  at::Tensor residual;         // x' = x + delta, [T, d], the type of x
-  at::Tensor normed;           // y, [T, d], the type of x
+  at::Tensor residual;     // x' = x + delta, [T, d], the type of x
+  at::Tensor normed;       // y, [T, d], the type of x
   at::Tensor inverse_rms;  // 1 / sqrt(mean(x'^2) + eps), [T], accumulation type
 };
 
-// `delta` may be undefined: then x' is x itself. The mean is taken in float32, the normalised row is
-// rounded to the type of x and then multiplied by the weight, as transformers does it.
+// `delta` may be undefined: then x' is x itself. The mean is taken in float32, the normalised row
+// is rounded to the type of x and then multiplied by the weight, as transformers does it.
 using RmsNormForward = RmsNormOutput(const at::Tensor& x,       // [T, d]
                                      const at::Tensor& delta,   // [T, d] or undefined
                                      const at::Tensor& weight,  // [d], the type of x

@@ -31,8 +31,7 @@ __global__ void __launch_bounds__(kThreads) forward(RmsNormForwardArguments a) {
 #pragma unroll
     for (int i = 0; i < kVector; ++i) squares += values[slot][i] * values[slot][i];
   }
-  const float inverse =
-      rsqrtf(block_sum<kWarps>(squares) / static_cast<float>(a.width) + a.eps);
+  const float inverse = rsqrtf(block_sum<kWarps>(squares) / static_cast<float>(a.width) + a.eps);
   if (threadIdx.x == 0) a.inverse_rms[blockIdx.x] = inverse;
 #pragma unroll
   for (int slot = 0; slot < kSlots; ++slot) {
@@ -104,8 +103,7 @@ void rms_norm_forward(const RmsNormForwardArguments& a, void* stream) {
 void rms_norm_backward(const RmsNormBackwardArguments& a, void* stream) {
   if (a.rows == 0) return;
   with_slots(a.width, [&](auto slots) {
-    backward<decltype(slots)::value>
-        <<<kColumnSumBlocks, kThreads, 0, as_stream(stream)>>>(a);
+    backward<decltype(slots)::value><<<kColumnSumBlocks, kThreads, 0, as_stream(stream)>>>(a);
   });
   SWIATTN_CHECK_CUDA(cudaGetLastError());
   if (a.partial != nullptr) add_partial_sums(a.partial, a.grad_weight, a.width, as_stream(stream));

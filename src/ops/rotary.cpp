@@ -22,8 +22,8 @@ namespace reference {
 void apply_rotary(const at::Tensor& x, const RotaryTable& table, RotaryDirection direction) {
   const int64_t half = x.size(-1) / 2;
   const at::Tensor cosine = table.cosine.unsqueeze(1);  // [T, 1, D/2]
-  const at::Tensor sine = direction == RotaryDirection::kForward ? table.sine.unsqueeze(1)
-                                                                 : -table.sine.unsqueeze(1);
+  const at::Tensor sine =
+      direction == RotaryDirection::kForward ? table.sine.unsqueeze(1) : -table.sine.unsqueeze(1);
   const auto wide = accumulation_type(x.scalar_type());
   at::Tensor low = x.narrow(-1, 0, half);
   at::Tensor high = x.narrow(-1, half, half);

@@ -19,9 +19,11 @@ RotaryTable make_rotary_table(const at::Tensor& positions,
                               const std::vector<double>& inverse_frequencies,
                               double attention_factor, at::ScalarType compute_type);
 
-// In place on x [T, H, D] (a view into the packed projection): for each pair (a, b) = (x_i, x_{i+D/2})
+// In place on x [T, H, D] (a view into the packed projection): for each pair (a, b) = (x_i,
+// x_{i+D/2})
 //   forward  (a cos - b sin, b cos + a sin)       inverse  (a cos + b sin, b cos - a sin)
-// The inverse is the backward: a rotation times the attention factor has its transpose as derivative.
+// The inverse is the backward: a rotation times the attention factor has its transpose as
+// derivative.
 enum class RotaryDirection { kForward, kBackward };
 using ApplyRotary = void(const at::Tensor& x, const RotaryTable& table, RotaryDirection direction);
 

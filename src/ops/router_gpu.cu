@@ -63,8 +63,7 @@ void router_forward(const Bf16* hidden, const float* weight, float* logits, int6
 void router_backward(const RouterBackwardArguments& a, void* stream) {
   if (a.rows == 0) return;
   with_slots(a.width, [&](auto slots) {
-    backward<decltype(slots)::value>
-        <<<kColumnSumBlocks, kThreads, 0, as_stream(stream)>>>(a);
+    backward<decltype(slots)::value><<<kColumnSumBlocks, kThreads, 0, as_stream(stream)>>>(a);
   });
   SWIATTN_CHECK_CUDA(cudaGetLastError());
   if (a.partial != nullptr) add_partial_sums(a.partial, a.grad_weight, a.width, as_stream(stream));

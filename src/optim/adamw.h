@@ -27,9 +27,9 @@ class AdamW {
   // Borrows the parameters.
   AdamW(const AdamWSettings& settings, FlatParameters& parameters);
 
-  // One update of masters, moments and compute copies. `factor` and `apply` are float64 scalars on the
-  // parameters' device: with apply = 0 nothing changes, not even the count, so that the decision to
-  // skip never needs the host.
+  // One update of masters, moments and compute copies. `factor` and `apply` are float64 scalars on
+  // the parameters' device: with apply = 0 nothing changes, not even the count, so that the
+  // decision to skip never needs the host.
   void step(double learning_rate, const at::Tensor& factor, const at::Tensor& apply);
 
   // Updates applied so far: an int64 scalar on the device; part of a checkpoint.

@@ -1,5 +1,5 @@
-// One pass over a span: reads gradient, moments and master, writes moments, master and the bf16 copy
-// that the next forward reads. 30 bytes an element, bound by memory.
+// One pass over a span: reads gradient, moments and master, writes moments, master and the bf16
+// copy that the next forward reads. 30 bytes an element, bound by memory.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 

@@ -9,8 +9,8 @@
 namespace swiattn {
 namespace {
 
-// Sums of pieces of this many elements are added in order, so that the result does not depend on how
-// the pieces were spread over threads.
+// Sums of pieces of this many elements are added in order, so that the result does not depend on
+// how the pieces were spread over threads.
 constexpr int64_t kPiece = 1 << 16;
 
 template <class Float>
@@ -45,7 +45,8 @@ at::Tensor square_sum(const at::Tensor& flat) {
 }  // namespace
 
 at::Tensor gradient_square_sum(const FlatParameters& parameters) {
-  at::Tensor total = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(parameters.device()));
+  at::Tensor total =
+      at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(parameters.device()));
   for (const FlatUnit& unit : parameters.units()) {
     if (unit.trainable_numel > 0) total.add_(square_sum(unit.gradient));
   }

@@ -25,12 +25,14 @@ double Schedule::learning_rate(int64_t step) const {
       const double x = progress(step, warmup_steps, steps);
       return last + (peak - last) * 0.5 * (1.0 + std::cos(std::numbers::pi * x));
     }
-    case ScheduleKind::kLinear: return peak + (last - peak) * progress(step, warmup_steps, steps);
+    case ScheduleKind::kLinear:
+      return peak + (last - peak) * progress(step, warmup_steps, steps);
     case ScheduleKind::kWsd: {
       const int64_t decay_begin = std::max(warmup_steps, steps - decay_steps);
       return peak + (last - peak) * progress(step, decay_begin, steps);
     }
-    case ScheduleKind::kConstant: break;
+    case ScheduleKind::kConstant:
+      break;
   }
   return peak;
 }

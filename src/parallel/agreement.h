@@ -7,9 +7,9 @@
 
 namespace swiattn {
 
-// Runs `work` on every rank; when it throws on any, throws on all of them an Error with the code and
-// sentence of the lowest rank that failed ("rank 3: …" when there are several). Without it one rank
-// would leave while the others wait for it in their next collective.
+// Runs `work` on every rank; when it throws on any, throws on all of them an Error with the code
+// and sentence of the lowest rank that failed ("rank 3: …" when there are several). Without it one
+// rank would leave while the others wait for it in their next collective.
 void agree(Communicator& communicator, const std::function<void()>& work);
 
 // Like agree(), for work that only rank 0 does; the others wait for its outcome.

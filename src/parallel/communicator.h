@@ -1,5 +1,5 @@
-// What ranks say to each other. One process drives one device; all ranks call the same operations in
-// the same order. Implementations: one process, MPI (CPU ranks) and NCCL (one GPU a rank).
+// What ranks say to each other. One process drives one device; all ranks call the same operations
+// in the same order. Implementations: one process, MPI (CPU ranks) and NCCL (one GPU a rank).
 #pragma once
 
 #include <ATen/core/Tensor.h>

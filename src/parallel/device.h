@@ -14,8 +14,8 @@ struct DeviceFacts {
   std::optional<double> bf16_peak_flops;  // dense, a second; nothing when it is not known
 };
 
-// `wanted`: cpu, cuda, or empty for a GPU if there is one. Rank `local_rank` of a host takes the GPU
-// of that number and makes it current. Throws Error{kConfiguration} when there is no such GPU.
+// `wanted`: cpu, cuda, or empty for a GPU if there is one. Rank `local_rank` of a host takes the
+// GPU of that number and makes it current. Throws Error{kConfiguration} when there is no such GPU.
 c10::Device choose_device(const std::string& wanted, int local_rank);
 
 DeviceFacts device_facts(c10::Device device);

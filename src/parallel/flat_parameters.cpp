@@ -116,8 +116,8 @@ FlatParameters::FlatParameters(const std::vector<ParameterUnit>& units,
   for (const ParameterUnit& description : units) {
     FlatUnit unit = lay_out(description, frozen_set);
     unit.master = allocate(unit.numel, master_type, device);
-    unit.compute = compute_type == master_type ? unit.master
-                                               : allocate(unit.numel, compute_type, device);
+    unit.compute =
+        compute_type == master_type ? unit.master : allocate(unit.numel, compute_type, device);
     if (purpose == Purpose::kTraining) {
       unit.gradient = allocate(unit.trainable_numel, master_type, device);
       unit.moment1 = allocate(unit.trainable_numel, master_type, device);

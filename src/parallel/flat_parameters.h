@@ -3,8 +3,9 @@
 // work on the flat buffers; the operations of a layer see views into them.
 //
 // The layout is a contract (docs/architecture.md): every group begins at a multiple of 256 bytes of
-// the smallest element (128 elements), the members of a group lie end to end without a gap (q|k|v and
-// gate|up are one GEMM operand), trainable groups precede frozen ones, and the totals are padded.
+// the smallest element (128 elements), the members of a group lie end to end without a gap (q|k|v
+// and gate|up are one GEMM operand), trainable groups precede frozen ones, and the totals are
+// padded.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -49,8 +50,8 @@ struct Segment {
 
 // The buffers of one unit. `master` is float32 and holds every parameter; `compute` holds the copy
 // that the layers read, and is `master` itself when the compute type is float32; `gradient` and the
-// two moments are float32 and cover only the trainable prefix. With a compute type of float64, which
-// the tests use as the judge, all of them are float64.
+// two moments are float32 and cover only the trainable prefix. With a compute type of float64,
+// which the tests use as the judge, all of them are float64.
 struct FlatUnit {
   std::string name;
   std::vector<Segment> segments;
@@ -75,8 +76,8 @@ class FlatParameters {
  public:
   enum class Purpose { kTraining, kEvaluation };  // only training has gradients and moments
 
-  // Allocates zeroed buffers. `frozen` holds the full names of tensors that are not trained; a group
-  // of which some members are frozen keeps gradients for all and updates only the others.
+  // Allocates zeroed buffers. `frozen` holds the full names of tensors that are not trained; a
+  // group of which some members are frozen keeps gradients for all and updates only the others.
   FlatParameters(const std::vector<ParameterUnit>& units, const std::vector<std::string>& frozen,
                  at::ScalarType compute_type, c10::Device device, Purpose purpose);
 

@@ -15,10 +15,14 @@ constexpr int64_t kPiece = int64_t{1} << 28;
 
 MPI_Datatype mpi_type(at::ScalarType type) {
   switch (type) {
-    case at::kFloat: return MPI_FLOAT;
-    case at::kDouble: return MPI_DOUBLE;
-    case at::kLong: return MPI_INT64_T;
-    default: fail(ExitCode::kInternal, "Internal error: no reduction over this element type.");
+    case at::kFloat:
+      return MPI_FLOAT;
+    case at::kDouble:
+      return MPI_DOUBLE;
+    case at::kLong:
+      return MPI_INT64_T;
+    default:
+      fail(ExitCode::kInternal, "Internal error: no reduction over this element type.");
   }
 }
 

@@ -21,10 +21,14 @@ void check_nccl(ncclResult_t status, const char* operation) {
 
 ncclDataType_t nccl_type(at::ScalarType type) {
   switch (type) {
-    case at::kFloat: return ncclFloat32;
-    case at::kDouble: return ncclFloat64;
-    case at::kLong: return ncclInt64;
-    default: fail(ExitCode::kInternal, "Internal error: no reduction over this element type.");
+    case at::kFloat:
+      return ncclFloat32;
+    case at::kDouble:
+      return ncclFloat64;
+    case at::kLong:
+      return ncclInt64;
+    default:
+      fail(ExitCode::kInternal, "Internal error: no reduction over this element type.");
   }
 }
 
@@ -35,12 +39,14 @@ class NcclCommunicator final : public Communicator {
     c10::cuda::set_device(device.index());
     ncclUniqueId id{};
     if (host_->is_root()) check_nccl(ncclGetUniqueId(&id), "ncclGetUniqueId");
-    const std::string text = host_->broadcast_text(std::string(id.internal, sizeof(id.internal)), 0);
+    const std::string text =
+        host_->broadcast_text(std::string(id.internal, sizeof(id.internal)), 0);
     std::memcpy(id.internal, text.data(), sizeof(id.internal));
     check_nccl(ncclCommInitRank(&communicator_, host_->size(), id, host_->rank()),
                "ncclCommInitRank");
   }
-  // Not destroyed by ncclCommDestroy, which waits for peers that may be gone: the process is ending.
+  // Not destroyed by ncclCommDestroy, which waits for peers that may be gone: the process is
+  // ending.
   ~NcclCommunicator() override = default;
 
   int rank() const override { return host_->rank(); }

@@ -52,8 +52,8 @@ void Watchdog::run() {
     const bool ended = changed_.wait_for(lock, std::chrono::duration<double>(timeout),
                                          [&] { return stopping_ || wait_ != wait; });
     if (ended) continue;
-    const std::string sentence =
-        fmt::format("waited for {} for more than {:g} s; another rank is stuck or gone", what_, timeout);
+    const std::string sentence = fmt::format(
+        "waited for {} for more than {:g} s; another rank is stuck or gone", what_, timeout);
     lock.unlock();
     on_timeout_(sentence);
     lock.lock();

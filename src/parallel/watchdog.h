@@ -1,5 +1,5 @@
-// Ends a process that waits too long for the other ranks: a rank that is stopped, lost or stuck must
-// never leave the rest hanging.
+// Ends a process that waits too long for the other ranks: a rank that is stopped, lost or stuck
+// must never leave the rest hanging.
 #pragma once
 
 #include <condition_variable>
@@ -43,7 +43,7 @@ class Watchdog {
   std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
   double timeout_;
-  std::string what_;  // empty: nobody waits
+  std::string what_;   // empty: nobody waits
   uint64_t wait_ = 0;  // counts waits, so that the thread notices a new one
   bool stopping_ = false;
   std::thread thread_;

@@ -547,6 +547,26 @@ TEST_F(FaultyStoreTest, AFailedReplacementOfLatestIsOnlyAWarningAndLosesNothing)
   EXPECT_EQ(warnings, 6);
 }
 
+// A crash can stop a removal between two files of a folder.
+TEST_F(FaultyStoreTest, ARemovalThatStopsHalfwayLeavesNoDamagedCheckpoint) {
+  class HalfRemoving : public FaultFileSystem {
+   public:
+    void remove_folder_tree(const std::string& path) override {
+      FileSystem::posix().remove_file(path + "/" + kManifestName);
+      throw FileError(ExitCode::kCheckpoint, "stopped", EIO);
+    }
+  };
+  Setting setting;
+  HalfRemoving files;
+  RecordingLog log;
+  CheckpointStore store(files, setting.run.file("checkpoints"), log);
+  EXPECT_THROW(store.prune(1, std::nullopt), FileError);
+  EXPECT_THAT(store.steps(), ElementsAre(200));
+  setting.store.remove_leftovers();
+  EXPECT_THAT(list_folder(setting.run.file("checkpoints"), ExitCode::kInternal),
+              ElementsAre("LATEST", "step-00000200"));
+}
+
 TEST_F(FaultyStoreTest, EvidenceThatCannotBeRenamedDoesNotStopTheFallback) {
   for (const Fault fault : {Fault::kOnce, Fault::kLasting}) {
     Setting setting;

@@ -5,7 +5,7 @@
 set -eu
 python=$1 program=$2 models=$3/models work=$4
 check=$(dirname "$0")/hf_export_check.py
-export HF_MODULES_CACHE="$work/modules" HF_HUB_OFFLINE=1
+export HF_MODULES_CACHE="$work/modules" HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1  # the models are tiny
 
 "$python" -c 'import torch, safetensors, transformers' || exit 77
 rm -rf "$work"
@@ -17,7 +17,7 @@ for name in hybrid-llama hybrid-qwen3 static-qwen2; do
   "$program" verify "$work/$name-export"
   "$python" "$check" "$work/$name-export" "$models/$name/expected.safetensors"
 done
-for name in llama-tied mistral-linear qwen2-sharded; do
+for name in mistral-linear qwen2-sharded; do
   "$program" import "$models/$name" "$work/$name"
   "$program" export "$work/$name" "$work/$name-export" --base
   "$python" "$check" "$work/$name-export" "$models/$name/expected.safetensors" --plain

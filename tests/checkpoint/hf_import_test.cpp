@@ -131,7 +131,7 @@ TEST_F(SpoiledFolder, RefusesAMissingTensor) {
 }
 
 TEST_F(SpoiledFolder, RefusesUnknownTensors) {
-  for (const std::string name :
+  for (const std::string& name :
        {std::string("model.layers.0.self_attn.q_proj.bias"),
         std::string("model.layers.3.mlp.up_proj.weight"), router_name(3), std::string("x")}) {
     EXPECT_THAT(refusal([&](auto& tensors) { tensors[name] = tensors.at(kNorm); }),

@@ -37,6 +37,7 @@ TEST_P(SentencepieceTokenizerTest, GivesTheIdsOfThePythonLibrary) {
   Ids ids;
   std::istringstream novel(read_novel());
   for (std::string line; std::getline(novel, line);) {
+    if (line.find("---") != line.npos) continue;  // make_fixtures.py says why
     const Ids more = tokenizer_->encode(line);
     ids.insert(ids.end(), more.begin(), more.end());
   }
@@ -71,7 +72,7 @@ TEST(SentencepieceTokenizer, GivesTheSameIdsWhenATextIsCutWhereItAllowsCuts) {
                                           ".", "7", "\u00e9", "\u2581", "\u3000", "</s>"};
   std::mt19937 random(7);
   int cuts = 0;
-  for (int round = 0; round < 1000; ++round) {
+  for (int round = 0; round < 3000; ++round) {
     std::string text;
     for (int i = 0; i < 12; ++i) text += atoms[random() % atoms.size()];
     const size_t cut = tokenizer->last_cut(text);

@@ -40,8 +40,8 @@ Objective objective_of(const judge::Regularizer& r) {
 std::vector<Case> cases() {
   using A = LayerAttention;
   std::vector<Case> all;
-  for (const auto architecture : {Architecture::kLlama, Architecture::kMistral,
-                                  Architecture::kQwen2, Architecture::kQwen3}) {
+  for (const auto architecture :
+       {Architecture::kLlama, Architecture::kMistral, Architecture::kQwen2, Architecture::kQwen3}) {
     all.push_back({.name = to_string(architecture), .architecture = architecture});
   }
   for (const std::string kind : {"adaptive", "constant", "no_nll", "no_disagreement", "none"}) {
@@ -59,7 +59,8 @@ std::vector<Case> cases() {
   }
   all.push_back({.name = "full", .attention = {A::kFull, A::kFull, A::kFull}});
   all.push_back({.name = "window", .attention = {A::kWindow, A::kWindow, A::kWindow}});
-  all.push_back({.name = "static_", .attention = {A::kWindow, A::kFull, A::kWindow}, .documents = {11, 6}});
+  all.push_back(
+      {.name = "static_", .attention = {A::kWindow, A::kFull, A::kWindow}, .documents = {11, 6}});
   all.push_back({.name = "random_gate", .gate = {GateKind::kRandom, 0.3, 99}});
   all.push_back({.name = "top_k_gate", .gate = {GateKind::kTopK, 0.2, 0}, .documents = {13, 3}});
   for (const int64_t window : {1, 2, 18, 19, 20}) {
@@ -95,8 +96,8 @@ TEST_P(GradientTest, ExplicitBackwardEqualsAutogradInFloat64) {
 
   auto leaves = weights;
   for (auto& [name, tensor] : leaves) tensor = tensor.clone().requires_grad_(true);
-  const judge::Verdict verdict = judge::evaluate(config, c.attention, c.window, c.gate,
-                                                 c.regularizer, leaves, tokens);
+  const judge::Verdict verdict =
+      judge::evaluate(config, c.attention, c.window, c.gate, c.regularizer, leaves, tokens);
   (verdict.loss_sum + verdict.regularizer_sum).backward();
 
   EXPECT_LT((result.nll - verdict.nll).abs().max().item<double>(), 1e-10);
@@ -134,14 +135,16 @@ TEST(NumericalGradientTest, RouterAndRegularizerGradientsEqualDifferences) {
   const judge::Tokens tokens = judge::random_tokens(1, 12, config.vocab_size, 2);
   const std::vector<LayerAttention> attention(3, LayerAttention::kSwitch);
 
-  const auto objective = [&](const std::map<std::string, at::Tensor>& at_weights, at::Tensor* grad) {
+  const auto objective = [&](const std::map<std::string, at::Tensor>& at_weights,
+                             at::Tensor* grad) {
     FlatParameters parameters(parameter_table(config, true), {}, at::kDouble, at::kCPU,
                               FlatParameters::Purpose::kTraining);
     load(parameters, at_weights);
     CausalLm model(config, {attention, window, {}, objective_of(regularizer)}, parameters,
                    reference_operations(), make_reference_backend());
     const MicroBatchResult result = model.train(model.prepare(tokens.packed()));
-    if (grad != nullptr) *grad = parameters.unit("layer.1").group_gradient("router").flatten().clone();
+    if (grad != nullptr)
+      *grad = parameters.unit("layer.1").group_gradient("router").flatten().clone();
     return result.nll.sum().item<double>() +
            result.statistics.select(1, RoutingStatistics::kRegularizer).sum().item<double>() / 3.0;
   };

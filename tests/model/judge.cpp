@@ -59,9 +59,9 @@ at::Tensor choose(const Gate& gate, const at::Tensor& s, const Tokens& tokens, i
     for (int64_t i = 0; i < tokens.length; ++i) {
       const int64_t t = b * tokens.length + i;
       if (gate.kind == GateKind::kRandom) {
-        const uint64_t bits = counter_bits({gate.seed, static_cast<uint64_t>(layer),
-                                            static_cast<uint64_t>(tokens.samples[b]),
-                                            static_cast<uint64_t>(i)});
+        const uint64_t bits =
+            counter_bits({gate.seed, static_cast<uint64_t>(layer),
+                          static_cast<uint64_t>(tokens.samples[b]), static_cast<uint64_t>(i)});
         route[t] = uniform_from_bits(bits) < gate.ratio;
       } else {
         const at::Tensor row = s.slice(0, b * tokens.length, (b + 1) * tokens.length);
@@ -97,8 +97,7 @@ Tokens random_tokens(int64_t sequences, int64_t length, int64_t vocab_size, uint
       tokens.positions.push_back(static_cast<int32_t>(position++));
       const bool document_ends = !document_lengths.empty() && left == 0;
       tokens.targets.push_back(
-          document_ends ? -1
-                        : static_cast<int32_t>(random() % static_cast<uint64_t>(vocab_size)));
+          document_ends ? -1 : static_cast<int32_t>(random() % static_cast<uint64_t>(vocab_size)));
     }
   }
   tokens.starts.push_back(static_cast<int32_t>(sequences * length));

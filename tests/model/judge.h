@@ -24,8 +24,8 @@ struct Tokens {
   }
 };
 
-// Random tokens; with `document_lengths` the samples are cut into documents of these lengths in turn
-// (a document that crosses a sample's end is cut there, as the stream does it).
+// Random tokens; with `document_lengths` the samples are cut into documents of these lengths in
+// turn (a document that crosses a sample's end is cut there, as the stream does it).
 Tokens random_tokens(int64_t sequences, int64_t length, int64_t vocab_size, uint64_t seed,
                      const std::vector<int64_t>& document_lengths = {});
 
@@ -38,9 +38,9 @@ struct Regularizer {
 };
 
 struct Verdict {
-  at::Tensor nll;          // [T]
-  at::Tensor loss_sum;     // sum of NLL over counted targets
-  at::Tensor regularizer_sum;  // 1/L sum_l sum_t gamma softplus(s)
+  at::Tensor nll;                  // [T]
+  at::Tensor loss_sum;             // sum of NLL over counted targets
+  at::Tensor regularizer_sum;      // 1/L sum_l sum_t gamma softplus(s)
   std::vector<at::Tensor> routes;  // [T] bool a layer
 };
 

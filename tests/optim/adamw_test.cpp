@@ -22,8 +22,7 @@ constexpr AdamWSettings kSettings{0.9, 0.95, 1e-8, 0.1, 3.0};
 
 at::Tensor scalar(double value) { return at::scalar_tensor(value, at::kDouble); }
 
-FlatParameters make(const std::vector<std::string>& frozen = {},
-                    at::ScalarType type = at::kFloat) {
+FlatParameters make(const std::vector<std::string>& frozen = {}, at::ScalarType type = at::kFloat) {
   FlatParameters parameters(units(), frozen, type, at::kCPU, FlatParameters::Purpose::kTraining);
   std::mt19937 random(1);
   std::normal_distribution<float> normal;

@@ -35,8 +35,8 @@ TEST(GradientNormTest, HasTheSameBitsWithAnyNumberOfThreads) {
 }
 
 TEST(GradientNormTest, IsNotFiniteWhenOneGradientIsNot) {
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(),
-                          std::numeric_limits<float>::infinity()}) {
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     FlatParameters parameters = two_tensors();
     parameters.units()[0].gradient[149'999] = bad;
     EXPECT_FALSE(std::isfinite(gradient_square_sum(parameters).item<double>()));

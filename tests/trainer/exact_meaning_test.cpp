@@ -36,8 +36,8 @@ struct Case {
 
 std::vector<Case> cases() {
   std::vector<Case> all;
-  for (const auto architecture : {Architecture::kLlama, Architecture::kMistral,
-                                  Architecture::kQwen2, Architecture::kQwen3}) {
+  for (const auto architecture :
+       {Architecture::kLlama, Architecture::kMistral, Architecture::kQwen2, Architecture::kQwen3}) {
     all.push_back({.name = to_string(architecture), .architecture = architecture});
   }
   for (const std::string kind : {"constant", "no_nll", "no_disagreement", "target_ratio", "none"}) {
@@ -87,7 +87,8 @@ judge::Tokens samples(const std::vector<int32_t>& shard, int64_t first, int32_t 
 
 double learning_rate(int64_t step) {
   if (step <= 3) return kPeak * double(step) / 3;
-  return 0.1 * kPeak + 0.9 * kPeak * 0.5 * (1 + std::cos(M_PI * double(step - 3) / double(kSteps - 3)));
+  return 0.1 * kPeak +
+         0.9 * kPeak * 0.5 * (1 + std::cos(M_PI * double(step - 3) / double(kSteps - 3)));
 }
 
 std::string flags(const Case& c, double gamma) {
@@ -121,7 +122,8 @@ TEST_P(ExactMeaningTest, TenStepsEqualTheFloat64Evaluation) {
       "model: {{init_from: {0}/base, compute: float32}}\n"
       "attention: {{window: 6}}\n"
       "router: {{learning_rate_multiplier: 2.0}}\n"
-      "data: {{sequence_length: {1}, shuffle: false, sources: [{{path: {0}/tokens.bin, eos_id: {2}}}]}}\n"
+      "data: {{sequence_length: {1}, shuffle: false, sources: [{{path: {0}/tokens.bin, eos_id: "
+      "{2}}}]}}\n"
       "train: {{steps: {3}, global_batch: {4}}}\n"
       "optimizer: {{learning_rate: {5}, clip: 0.8}}\n"
       "schedule: {{warmup: 3}}\n"
@@ -137,10 +139,9 @@ TEST_P(ExactMeaningTest, TenStepsEqualTheFloat64Evaluation) {
   ASSERT_EQ(result.code, 0) << result.output;
 
   // The judge's own run.
-  const std::vector<LayerAttention> kinds = {
-      c.mode == "switch" ? LayerAttention::kSwitch
-      : c.mode == "full" ? LayerAttention::kFull
-                         : LayerAttention::kWindow};
+  const std::vector<LayerAttention> kinds = {c.mode == "switch" ? LayerAttention::kSwitch
+                                             : c.mode == "full" ? LayerAttention::kFull
+                                                                : LayerAttention::kWindow};
   std::vector<LayerAttention> attention(3, kinds[0]);
   if (c.mode == "static") attention[1] = LayerAttention::kFull;
   Gate gate{c.gate == "random"  ? GateKind::kRandom
@@ -153,8 +154,7 @@ TEST_P(ExactMeaningTest, TenStepsEqualTheFloat64Evaluation) {
   const std::vector<Json> lines = read_metrics(root + "/run", "train");
   ASSERT_EQ(lines.size(), static_cast<size_t>(kSteps));
   for (int64_t step = 1; step <= kSteps; ++step) {
-    const judge::Tokens tokens =
-        samples(shard, (step - 1) * kBatch, eos, c.mask_documents);
+    const judge::Tokens tokens = samples(shard, (step - 1) * kBatch, eos, c.mask_documents);
     int64_t counted = 0;
     for (const int32_t target : tokens.targets) counted += target >= 0 ? 1 : 0;
     for (auto& [name, tensor] : weights) tensor = tensor.detach().requires_grad_(true);
@@ -163,7 +163,8 @@ TEST_P(ExactMeaningTest, TenStepsEqualTheFloat64Evaluation) {
         judge::evaluate(config, attention, 6, gate, regularizer, weights, tokens);
     ((verdict.loss_sum + verdict.regularizer_sum) / double(counted)).backward();
     double square = 0.0, full = 0.0;
-    for (const auto& [name, tensor] : weights) square += tensor.grad().square().sum().item<double>();
+    for (const auto& [name, tensor] : weights)
+      square += tensor.grad().square().sum().item<double>();
     for (const at::Tensor& route : verdict.routes) full += route.sum().item<double>();
     const double norm = std::sqrt(square);
     const double full_ratio = full / double(3 * kBatch * kLength);
@@ -172,7 +173,8 @@ TEST_P(ExactMeaningTest, TenStepsEqualTheFloat64Evaluation) {
     const double loss = verdict.loss_sum.item<double>() / double(counted);
     EXPECT_NEAR(line.at("loss").get<double>(), loss, 1e-5 * loss) << "step " << step;
     const double penalty = verdict.regularizer_sum.item<double>() / double(counted);
-    EXPECT_NEAR(line.at("regularizer").get<double>(), penalty, 1e-5 * penalty + 1e-9) << "step " << step;
+    EXPECT_NEAR(line.at("regularizer").get<double>(), penalty, 1e-5 * penalty + 1e-9)
+        << "step " << step;
     EXPECT_NEAR(line.at("grad_norm").get<double>(), norm, 1e-3 * norm) << "step " << step;
     EXPECT_NEAR(line.at("full_ratio").get<double>(), full_ratio, 1e-12) << "step " << step;
     EXPECT_NEAR(line.at("learning_rate").get<double>(), learning_rate(step), 1e-12);

@@ -45,9 +45,11 @@ void write_model_folder(const std::string& folder, const ModelConfig& config,
   std::vector<TensorSource> sources;
   for (const auto& [name, tensor] : weights) {
     floats.push_back(tensor.to(at::kFloat).contiguous());
-    sources.push_back({name, TensorType::kF32, tensor.sizes().vec(), floats.back().const_data_ptr()});
+    sources.push_back(
+        {name, TensorType::kF32, tensor.sizes().vec(), floats.back().const_data_ptr()});
   }
-  write_safetensors(FileSystem::posix(), folder + "/model.safetensors", sources, {{"format", "pt"}});
+  write_safetensors(FileSystem::posix(), folder + "/model.safetensors", sources,
+                    {{"format", "pt"}});
 }
 
 std::vector<int32_t> random_documents(int64_t count, int64_t vocab_size, uint64_t seed) {
@@ -103,9 +105,9 @@ std::map<std::string, at::Tensor> read_checkpoint_weights(const std::string& run
   const SafetensorsFile file(run_folder + "/checkpoints/" + newest + "/model.safetensors");
   std::map<std::string, at::Tensor> weights;
   for (const auto& [name, entry] : file.tensors()) {
-    weights[name] = at::from_blob(const_cast<std::byte*>(file.data(entry).data()), entry.shape,
-                                  at::kFloat)
-                        .to(at::kDouble);
+    weights[name] =
+        at::from_blob(const_cast<std::byte*>(file.data(entry).data()), entry.shape, at::kFloat)
+            .to(at::kDouble);
   }
   return weights;
 }

@@ -1,0 +1,239 @@
+// Promises about interrupted runs, on whole runs of swiattn-train: N steps, an interruption and N
+// more steps give the bits of 2N steps, whatever interrupts, on one rank and on two.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <thread>
+
+#include "../base/temporary_folder.h"
+#include "../model/small_models.h"
+#include "base/file_system.h"
+#include "base/hash.h"
+#include "small_run.h"
+
+namespace swiattn {
+namespace {
+
+constexpr int kSteps = 12;
+
+// A small model and data in `root`, and the command that trains it there.
+class SmallRun {
+ public:
+  explicit SmallRun(int ranks) : ranks_(ranks) {
+    const ModelConfig config = small_config(Architecture::kLlama);
+    write_model_folder(root() + "/base", config, random_weights(config, false, 5));
+    write_flat_shard(root() + "/tokens.bin", random_documents(3000, config.vocab_size, 6));
+    std::ofstream(root() + "/run.yaml") << fmt::format(
+        "run: {{folder: {0}/run}}\n"
+        "model: {{init_from: {0}/base, compute: float32}}\n"
+        "attention: {{window: 8}}\n"
+        "regularizer: {{gamma: 0.02}}\n"
+        "data: {{sequence_length: 32, sources: [{{path: {0}/tokens.bin, eos_id: 60}}],\n"
+        "       validation: [{{name: held, path: {0}/tokens.bin, eos_id: 60}}]}}\n"
+        "train: {{steps: {1}, global_batch: 4}}\n"
+        "optimizer: {{learning_rate: 1.0e-3}}\n"
+        "schedule: {{warmup: 2}}\n"
+        "validation: {{every: 4, batches: 2}}\n"
+        "checkpoint: {{every: 3, keep_last: 2}}\n",
+        root(), kSteps);
+  }
+
+  std::string root() const { return folder_.path(); }
+  std::string folder(const std::string& name) const { return root() + "/" + name; }
+
+  std::string command(const std::string& name, const std::string& flags = "") const {
+    const std::string launcher =
+        ranks_ == 1 ? ""
+                    : fmt::format("mpirun --allow-run-as-root --oversubscribe -np {} ", ranks_);
+    return fmt::format("{}{}/swiattn-train --device cpu --config {}/run.yaml --run.folder={} {}",
+                       launcher, SWIATTN_PROGRAMS, root(), folder(name), flags);
+  }
+  ProgramResult train(const std::string& name, const std::string& flags = "") const {
+    return run_command(command(name, flags));
+  }
+
+  // Starts the run in a process group of its own and returns its process id.
+  pid_t start(const std::string& name) const {
+    const std::string line = "OMP_NUM_THREADS=1 exec " + command(name) + " >/dev/null 2>&1";
+    const pid_t child = fork();
+    if (child == 0) {
+      setpgid(0, 0);
+      execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
+      _exit(127);
+    }
+    return child;
+  }
+
+  // Losses of all steps, validation included, and the hash of the weights: what must be equal.
+  std::string outcome(const std::string& name) const {
+    std::string text;
+    for (const Json& line : read_metrics(folder(name), "train")) {
+      text += fmt::format("{} {} {} {}\n", line.at("step").dump(), line.at("loss").dump(),
+                          line.at("grad_norm").dump(), line.at("full_ratio_by_layer").dump());
+    }
+    for (const Json& line : read_metrics(folder(name), "validation")) {
+      text += fmt::format("{} {}\n", line.at("step").dump(), line.at("nll").dump());
+    }
+    for (const char* file : {"model.safetensors", "optimizer.safetensors"}) {
+      const std::string path =
+          fmt::format("{}/checkpoints/step-{:08}/{}", folder(name), kSteps, file);
+      text += format_hash(hash_text(read_file(path, ExitCode::kCheckpoint))) + "\n";
+    }
+    const std::string exported = folder(name) + "/hybrid/model.safetensors";
+    return text + format_hash(hash_text(read_file(exported, ExitCode::kCheckpoint)));
+  }
+
+  // SIGKILL to every rank; waits until they are gone.
+  void kill_ranks() const {
+    run_command(fmt::format("pkill -KILL -f 'swiattn-train.*{}'; true", root()));
+    while (run_command(fmt::format("pgrep -f 'swiattn-train --device.*{}'", root())).code == 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
+
+ private:
+  int ranks_;
+  TemporaryFolder folder_;
+};
+
+class ResumeTest : public testing::TestWithParam<int> {};
+
+TEST_P(ResumeTest, StoppingAndResumingGivesTheSameBits) {
+  const SmallRun run(GetParam());
+  const ProgramResult whole = run.train("whole");
+  ASSERT_EQ(whole.code, 0) << whole.output;
+  const std::string expected = run.outcome("whole");
+
+  // Ended on purpose in the middle: the same schedule, fewer steps asked for by a signal at once.
+  const pid_t child = run.start("stopped");
+  const std::string metrics = run.folder("stopped") + "/metrics.jsonl";
+  while (!file_exists(metrics) || read_metrics(run.folder("stopped"), "train").empty()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  // SIGUSR1 goes through mpirun to every rank.
+  kill(child, SIGUSR1);
+  int status = 0;
+  waitpid(child, &status, 0);
+  const size_t steps = read_metrics(run.folder("stopped"), "train").size();
+  if (steps < kSteps) {
+    EXPECT_EQ(WEXITSTATUS(status), 75);
+  }
+  const ProgramResult resumed = run.train("stopped");
+  ASSERT_EQ(resumed.code, 0) << resumed.output;
+  EXPECT_EQ(run.outcome("stopped"), expected);
+}
+
+TEST_P(ResumeTest, KillingTheRanksAtRandomMomentsGivesTheSameBits) {
+  const SmallRun run(GetParam());
+  ASSERT_EQ(run.train("whole").code, 0);
+  const std::string expected = run.outcome("whole");
+  std::random_device device;
+  const unsigned seed = device();
+  SCOPED_TRACE(fmt::format("seed {}", seed));
+  std::mt19937 random(seed);
+  for (int trial = 0; trial < 4; ++trial) {
+    const std::string name = fmt::format("killed-{}", trial);
+    for (int kill_count = 0; kill_count < 2; ++kill_count) {
+      const pid_t child = run.start(name);
+      std::this_thread::sleep_for(std::chrono::milliseconds(300 + random() % 1500));
+      run.kill_ranks();
+      kill(child, SIGKILL);
+      waitpid(child, nullptr, 0);
+    }
+    const ProgramResult resumed = run.train(name);
+    ASSERT_EQ(resumed.code, 0) << resumed.output;
+    EXPECT_EQ(run.outcome(name), expected);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Ranks, ResumeTest, testing::Values(1, 2));
+
+TEST(ResumeElsewhereTest, AnotherNumberOfRanksContinuesTheSameOrder) {
+  const SmallRun one(1);
+  ASSERT_EQ(one.train("whole").code, 0);
+  const auto expected = read_metrics(one.folder("whole"), "train");
+  // The last three steps once more, on two ranks, from the checkpoint of step 9.
+  const ProgramResult moved = run_command(
+      "mpirun --allow-run-as-root --oversubscribe -np 2 " +
+      one.command("moved", "--resume " + one.folder("whole") + "/checkpoints/step-00000009"));
+  ASSERT_EQ(moved.code, 0) << moved.output;
+  const auto lines = read_metrics(one.folder("moved"), "train");
+  ASSERT_EQ(lines.size(), 3U);
+  for (size_t i = 0; i < lines.size(); ++i) {
+    const Json& before = expected[9 + i];
+    EXPECT_EQ(lines[i].at("step"), before.at("step"));
+    EXPECT_EQ(lines[i].at("tokens"), before.at("tokens"));
+    const double loss = before.at("loss").get<double>();
+    EXPECT_NEAR(lines[i].at("loss").get<double>(), loss, 1e-6 * loss);
+  }
+}
+
+TEST(ResumeRulesTest, AChangeOfTheMathematicsIsRefusedByName) {
+  const SmallRun run(1);
+  ASSERT_EQ(run.train("run").code, 0);
+  const ProgramResult refused = run.train("run", "--attention.window=4");
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_NE(refused.output.find("attention.window"), std::string::npos) << refused.output;
+  EXPECT_NE(refused.output.find("--allow-change"), std::string::npos) << refused.output;
+}
+
+TEST(ResumeRulesTest, AFinishedRunEndsAtOnceAndCompletesAMissingExport) {
+  const SmallRun run(1);
+  ASSERT_EQ(run.train("run").code, 0);
+  std::filesystem::remove_all(run.folder("run") + "/hybrid");
+  const ProgramResult again = run.train("run");
+  EXPECT_EQ(again.code, 0) << again.output;
+  EXPECT_TRUE(folder_exists(run.folder("run") + "/hybrid"));
+}
+
+TEST(ResumeRulesTest, NeverRefusesAFolderWithARun) {
+  const SmallRun run(1);
+  ASSERT_EQ(run.train("run", "--resume never").code, 0);
+  const ProgramResult refused = run.train("run", "--resume never");
+  EXPECT_EQ(refused.code, 2) << refused.output;
+}
+
+TEST(ResumeRulesTest, ADamagedNewestCheckpointFallsBackToTheOneBefore) {
+  const SmallRun run(1);
+  ASSERT_EQ(run.train("run").code, 0);
+  const std::string expected = run.outcome("run");
+  const std::string newest = fmt::format("{}/checkpoints/step-{:08}", run.folder("run"), kSteps);
+  {
+    std::fstream file(newest + "/model.safetensors",
+                      std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-1, std::ios::end);
+    file.put('\x55');
+  }
+  std::filesystem::remove_all(run.folder("run") + "/hybrid");
+  const ProgramResult again = run.train("run");
+  ASSERT_EQ(again.code, 0) << again.output;
+  EXPECT_TRUE(folder_exists(newest + ".corrupt"));
+  EXPECT_EQ(run.outcome("run"), expected);
+  // An explicit path never falls back.
+  const ProgramResult refused = run.train("run", "--resume " + newest + ".corrupt");
+  EXPECT_EQ(refused.code, 4) << refused.output;
+}
+
+TEST(ResumeRulesTest, TwoRunsCannotShareAFolder) {
+  const SmallRun run(1);
+  const pid_t child = run.start("shared");
+  while (!file_exists(run.folder("shared") + "/.lock")) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  kill(child, SIGSTOP);  // holds the lock without making progress
+  const ProgramResult second = run.train("shared");
+  kill(child, SIGCONT);
+  waitpid(child, nullptr, 0);
+  EXPECT_EQ(second.code, 2) << second.output;
+}
+
+}  // namespace
+}  // namespace swiattn
