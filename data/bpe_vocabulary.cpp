@@ -25,7 +25,8 @@ bool reads_nfc(const JsonCursor& file) {
 }
 
 void check_model_options(const JsonCursor& model) {
-  if (model["type"].string() != "BPE") {
+  // GPT-2's own file says no type.
+  if (model.has("type") && model["type"].string() != "BPE") {
     model["type"].refuse("\"BPE\" (other models are not implemented)");
   }
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
@@ -47,8 +48,7 @@ bool occurs_in_text(int byte) { return byte < 0xF5 && byte != 0xC0 && byte != 0x
 class Reader {
  public:
   Reader(const Json& json, const std::string& source)
-      : source_(source),
-        file_(json, source, ExitCode::kData),
+      : file_(json, source, ExitCode::kData),
         result_(PreTokenizer(file_["pre_tokenizer"], source)) {}
 
   BpeVocabulary read() {
@@ -185,7 +185,6 @@ class Reader {
     return format_hash(hasher_.digest());
   }
 
-  std::string source_;
   JsonCursor file_;
   BpeVocabulary result_;
   Hasher hasher_;

@@ -58,8 +58,8 @@ FlatShard::FlatShard(const std::string& name, ShardInfo info, MappedFile file, c
 
 void FlatShard::read(int64_t begin, std::span<int32_t> out) const {
   const auto count = static_cast<int64_t>(out.size());
-  SWIATTN_CHECK(begin >= 0 && count <= layout_.tokens - begin, "{}: tokens {} to {} of {}", name(),
-                begin, begin + count, layout_.tokens);
+  SWIATTN_CHECK(begin >= 0 && count <= layout_.tokens - begin, "{}: {} tokens from {} of {}",
+                name(), count, begin, layout_.tokens);
   const auto size = static_cast<int64_t>(token_bytes(layout_.type));
   decode_tokens(layout_.type, file_.data() + layout_.header_bytes + begin * size, out);
 }

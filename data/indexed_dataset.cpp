@@ -131,8 +131,8 @@ void IndexedDataset::check_boundaries() const {
 
 void IndexedDataset::read(int64_t begin, std::span<int32_t> out) const {
   const auto count = static_cast<int64_t>(out.size());
-  SWIATTN_CHECK(begin >= 0 && count <= tokens_ - begin, "{}: tokens {} to {} of {}", name(), begin,
-                begin + count, tokens_);
+  SWIATTN_CHECK(begin >= 0 && count <= tokens_ - begin, "{}: {} tokens from {} of {}", name(),
+                count, begin, tokens_);
   const auto size = static_cast<int64_t>(token_bytes(index_.type));
   decode_tokens(index_.type, payload_.data() + begin * size, out);
 }

@@ -32,8 +32,8 @@ int64_t LongDocuments::kept_end(size_t index) const {
 
 void LongDocuments::read(int64_t begin, std::span<int32_t> out) const {
   const auto count = static_cast<int64_t>(out.size());
-  SWIATTN_CHECK(begin >= 0 && count <= tokens_ - begin, "{}: tokens {} to {} of {}", name(), begin,
-                begin + count, tokens_);
+  SWIATTN_CHECK(begin >= 0 && count <= tokens_ - begin, "{}: {} tokens from {} of {}", name(),
+                count, begin, tokens_);
   if (out.empty()) return;
   for (size_t index = kept_at(begin); !out.empty(); ++index) {
     const int64_t piece = std::min<int64_t>(kept_end(index) - begin, out.size());

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "base/error.h"
@@ -48,13 +49,15 @@ std::vector<TextInput> list_text_inputs(const std::vector<std::string>& paths,
                                         TextFormat standard_input) {
   std::vector<TextInput> inputs;
   for (const std::string& path : paths) {
+    std::error_code error;
+    const fs::file_status status = fs::status(path, error);
     if (path == "-") {
       inputs.push_back({path, standard_input});
-    } else if (fs::is_directory(path)) {
+    } else if (fs::is_directory(status)) {
       const std::vector<TextInput> files = list_folder_tree(path);
       inputs.insert(inputs.end(), files.begin(), files.end());
-    } else if (!fs::exists(path)) {
-      fail(ExitCode::kData, "The input {} does not exist.", path);
+    } else if (!fs::exists(status)) {
+      fail(ExitCode::kData, "The input {} cannot be opened: {}.", path, error.message());
     } else if (const auto format = format_of(path)) {
       inputs.push_back({path, *format});
     } else {

@@ -137,7 +137,6 @@ void write_folder(FileSystem& files, const FlatParameters& parameters, const Mod
   copy_companions(files, options.companions_from, folder);
 }
 
-// The folder before its parent is known to have room and its name to be free.
 std::string parent_of(const std::string& folder) {
   const std::filesystem::path parent = std::filesystem::path(folder).parent_path();
   return parent.empty() ? "." : parent.string();

@@ -159,7 +159,7 @@ TEST_F(TextInputTest, RefusesInputsThatAreNoText) {
   const auto refusal = [&](const std::string& path) {
     return sentence_of(ExitCode::kData, [&] { list_text_inputs({path}, TextFormat::kText); });
   };
-  EXPECT_THAT(refusal(folder_.file("missing.txt")), HasSubstr("does not exist"));
+  EXPECT_THAT(refusal(folder_.file("missing.txt")), HasSubstr("missing.txt cannot be opened"));
   EXPECT_THAT(refusal(write("notes.md", "")), HasSubstr("notes.md ends in none of .txt"));
   EXPECT_THAT(refusal(write("text.gz", "")), HasSubstr("text.gz ends in none of .txt"));
   write("empty/notes.md", "");

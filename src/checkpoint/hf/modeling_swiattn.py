@@ -116,18 +116,25 @@ class SwiattnAttention:
         return attention_mask.masked_fill(~allowed, torch.finfo(attention_mask.dtype).min)
 
 
+def keep_routers_in_float32(model):
+    """Whatever dtype from_pretrained is asked for. Set on the model and not on its class: transformers 4
+    refuses to name a module that a model does not have."""
+    if any(isinstance(module, SwiattnRouter) for module in model.modules()):
+        model._keep_in_fp32_modules_strict = {"router"}
+
+
 class SwiattnModel:
     """Placed before a base architecture's decoder: gives its layers another attention."""
 
     attention_class = None
     _supports_flash_attn = False  # they take no mask per token
     _supports_flex_attn = False
-    _keep_in_fp32_modules_strict = ["router"]
 
     def __init__(self, config):
         super().__init__(config)
         for index, layer in enumerate(self.layers):
             layer.self_attn = self.attention_class(config, index)
+        keep_routers_in_float32(self)
         self.post_init()
 
 
@@ -137,13 +144,13 @@ class SwiattnForCausalLM:
     model_class = None
     _supports_flash_attn = False
     _supports_flex_attn = False
-    _keep_in_fp32_modules_strict = ["router"]
 
     def __init__(self, config):
         PreTrainedModel.__init__(self, config)  # the base class would build its own decoder first
         self.model = self.model_class(config)
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        keep_routers_in_float32(self)
         self.post_init()
 
 
