@@ -56,7 +56,7 @@ YamlNode map_with(const std::string& key, YamlNode value) {
   YamlNode map;
   map.kind = YamlNode::Kind::kMap;
   map.place = value.place;
-  map.entries.emplace_back(key, std::move(value));
+  map.entries.push_back({key, std::move(value)});
   return map;
 }
 

@@ -1,9 +1,6 @@
 // Checks of conditions that only a programming error can violate.
 #pragma once
 
-#include <cerrno>
-#include <cstring>
-
 #include "base/error.h"
 
 // Throws Error{kInternal} naming the condition and the place when `condition` is false. The rest is

@@ -142,7 +142,7 @@ class TreeBuilder : public YAML::EventHandler {
       fail(ExitCode::kConfiguration, "{}: the key \"{}\" stands twice; the first is at {}.",
            place(mark.line), key, earlier->place);
     }
-    map.node->entries.emplace_back(key, YamlNode());
+    map.node->entries.push_back({key, {}});
     map.has_key = true;
   }
 
@@ -157,7 +157,7 @@ class TreeBuilder : public YAML::EventHandler {
       if (parent.node->kind == YamlNode::Kind::kList) {
         node = &parent.node->items.emplace_back();
       } else {
-        node = &parent.node->entries.back().second;
+        node = &parent.node->entries.back().value;
         parent.has_key = false;
       }
     }

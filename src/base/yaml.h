@@ -13,6 +13,8 @@ namespace swiattn {
 
 inline constexpr uint64_t kLargestYaml = 1 << 20;  // bytes of a document
 
+struct YamlEntry;
+
 // One value of a document. A scalar is text still: its reader decides what it must be.
 struct YamlNode {
   enum class Kind { kNull, kScalar, kList, kMap };
@@ -20,13 +22,18 @@ struct YamlNode {
   std::string place;  // "run.yaml:12"
   std::string text;   // of a scalar
   bool quoted = false;
-  std::vector<YamlNode> items;                            // of a list
-  std::vector<std::pair<std::string, YamlNode>> entries;  // of a map, in the file's order
+  std::vector<YamlNode> items;     // of a list
+  std::vector<YamlEntry> entries;  // of a map, in the file's order
 
   // The value of this key of a map, or nullptr.
   const YamlNode* find(std::string_view key) const;
   // As an error message shows it: "x", a list, a map, null.
   std::string describe() const;
+};
+
+struct YamlEntry {
+  std::string key;
+  YamlNode value;
 };
 
 // Parses one document. `source` (a file, usually) stands in every place and sentence. Throws

@@ -35,9 +35,9 @@ TEST(Yaml, EveryValueKnowsItsLine) {
 TEST(Yaml, EntriesKeepTheOrderOfTheFile) {
   const YamlNode root = parse("z: 1\na: 2\nm: {y: 1, x: 2}\n");
   ASSERT_EQ(root.entries.size(), 3u);
-  EXPECT_EQ(root.entries[0].first, "z");
-  EXPECT_EQ(root.entries[1].first, "a");
-  EXPECT_EQ(root.entries[2].second.entries[0].first, "y");
+  EXPECT_EQ(root.entries[0].key, "z");
+  EXPECT_EQ(root.entries[1].key, "a");
+  EXPECT_EQ(root.entries[2].value.entries[0].key, "y");
 }
 
 TEST(Yaml, AnEmptyTextIsNull) {

@@ -29,7 +29,9 @@ class Routes:
             if hasattr(layer.self_attn, "router"):
                 seen = []
                 self.calls.append(seen)
-                layer.self_attn.router.register_forward_hook(lambda m, i, s, seen=seen: seen.append(s > 0))
+                layer.self_attn.router.register_forward_hook(
+                    lambda m, i, s, seen=seen: seen.append(s > 0)
+                )
 
     def take(self):
         """[B, L, tokens of all calls since the last take]."""
@@ -58,7 +60,7 @@ def check_cache(model, ids, logits, routes, expected_route, make_cache, name):
     """Prefill of some tokens, then of a few, then token by token gives the same."""
     cache, parts, position = make_cache(), [], 0
     for count in [20, 7] + [1] * (ids.shape[1] - 27):
-        out = model(ids[:, position:position + count], past_key_values=cache, use_cache=True)
+        out = model(ids[:, position : position + count], past_key_values=cache, use_cache=True)
         cache, position = out.past_key_values, position + count
         parts.append(out.logits)
     check(f"with a {name}", torch.cat(parts, dim=1), logits)
@@ -91,8 +93,14 @@ def check_generation(model, ids, routes):
     grown = ids[:, :12]
     for _ in range(20):
         grown = torch.cat([grown, model(grown).logits[:, -1:].argmax(-1)], dim=1)
-    made = model.generate(ids[:, :12], attention_mask=torch.ones_like(ids[:, :12]), max_new_tokens=20,
-                          min_new_tokens=20, do_sample=False, pad_token_id=0)
+    made = model.generate(
+        ids[:, :12],
+        attention_mask=torch.ones_like(ids[:, :12]),
+        max_new_tokens=20,
+        min_new_tokens=20,
+        do_sample=False,
+        pad_token_id=0,
+    )
     check("generated tokens", made, grown, 0)
     if routes:
         routes.take()
@@ -109,27 +117,51 @@ def main():
     remote = not arguments.plain
     for implementation in ("eager", "sdpa"):
         model = AutoModelForCausalLM.from_pretrained(
-            arguments.export, trust_remote_code=remote, dtype=torch.float32, attn_implementation=implementation)
+            arguments.export,
+            trust_remote_code=remote,
+            dtype=torch.float32,
+            attn_implementation=implementation,
+        )
         assert remote == type(model).__name__.startswith("Swiattn"), type(model)
         print(f"-- {type(model).__name__}, {implementation}")
         routes = Routes(model) if "router.weight" in " ".join(model.state_dict()) else None
         check_forward(model, ids, logits, routes, route)
         check_cache(model, ids, logits, routes, route, lambda: None, "growing cache")
-        check_cache(model, ids, logits, routes, route,
-                    lambda: StaticCache(config=model.config, max_cache_len=ids.shape[1] + 5), "static cache")
+        check_cache(
+            model,
+            ids,
+            logits,
+            routes,
+            route,
+            lambda model=model: StaticCache(config=model.config, max_cache_len=ids.shape[1] + 5),
+            "static cache",
+        )
         check_padding(model, ids, logits, routes)
         check_generation(model, ids, routes)
 
-    half = AutoModelForCausalLM.from_pretrained(arguments.export, trust_remote_code=remote, dtype=torch.bfloat16)
+    half = AutoModelForCausalLM.from_pretrained(
+        arguments.export, trust_remote_code=remote, dtype=torch.bfloat16
+    )
     for layer in half.model.layers:
         if hasattr(layer.self_attn, "router"):
-            assert layer.self_attn.router.weight.dtype == torch.float32, "the routers stay in float32"
+            assert layer.self_attn.router.weight.dtype == torch.float32, (
+                "the routers stay in float32"
+            )
     with torch.no_grad():
-        check("in bfloat16, on average", (half(ids).logits.float() - logits).abs().mean(), torch.tensor(0.0), 0.5)
+        check(
+            "in bfloat16, on average",
+            (half(ids).logits.float() - logits).abs().mean(),
+            torch.tensor(0.0),
+            0.5,
+        )
     if remote:
         config = AutoConfig.from_pretrained(arguments.export, trust_remote_code=True)
-        decoder = AutoModel.from_pretrained(arguments.export, trust_remote_code=True, dtype=torch.float32)
-        assert type(decoder).__name__ == type(half).__name__.replace("ForCausalLM", "Model"), type(decoder)
+        decoder = AutoModel.from_pretrained(
+            arguments.export, trust_remote_code=True, dtype=torch.float32
+        )
+        assert type(decoder).__name__ == type(half).__name__.replace("ForCausalLM", "Model"), type(
+            decoder
+        )
         assert config.swiattn["window"] > 0
     print("equal")
 

@@ -110,25 +110,26 @@ TEST_P(BpeTokenizerTest, GivesTheSameIdsWhenRandomNeighbourhoodsAreCut) {
   }
 }
 
-TEST_P(BpeTokenizerTest, DecodesToTheTextItEncoded) {
-  const std::string name = GetParam();
-  if (name == "few_bytes" || name == "gpt2_prefix_space")
-    GTEST_SKIP() << "loses bytes or adds some";
-  for (const auto& item : texts_["cases"]) {
-    const auto text = item.get<std::string>();
-    // Form C changes texts, but not its own.
-    const std::string once = tokenizer_->decode(tokenizer_->encode(text));
-    EXPECT_EQ(tokenizer_->decode(tokenizer_->encode(once)), once);
-    if (name != "qwen2") {
-      EXPECT_EQ(once, text);
-    }
-  }
-}
-
 INSTANTIATE_TEST_SUITE_P(Stored, BpeTokenizerTest,
                          testing::Values("gpt2", "gpt2_prefix_space", "llama3", "qwen2", "smollm2",
                                          "few_bytes"),
                          [](const auto& info) { return std::string(info.param); });
+
+// The other two lose bytes or add a space.
+TEST(BpeTokenizer, DecodesToTheTextItEncoded) {
+  for (const std::string name : {"gpt2", "llama3", "qwen2", "smollm2"}) {
+    const auto tokenizer = open_tokenizer(tokenizer_folder(name));
+    for (const auto& item : read_fixture("cases.json")["cases"]) {
+      const auto text = item.get<std::string>();
+      const std::string once = tokenizer->decode(tokenizer->encode(text));
+      if (name == "qwen2") {
+        EXPECT_EQ(tokenizer->decode(tokenizer->encode(once)), once);  // in form C
+      } else {
+        EXPECT_EQ(once, text);
+      }
+    }
+  }
+}
 
 TEST(BpeTokenizer, RefusesTextThatIsNotUtf8NamingTheByte) {
   const auto tokenizer = open_tokenizer(tokenizer_folder("gpt2"));

@@ -56,7 +56,9 @@ def layer_attention(config, layer_idx):
     if mode == "static":
         return "full" if layer_idx + 1 in section["full_layers"] else "window"
     if mode not in ("full", "window", "switch"):
-        raise ValueError(f"config.json: swiattn.mode is {mode!r}; expected full, window, static or switch.")
+        raise ValueError(
+            f"config.json: swiattn.mode is {mode!r}; expected full, window, static or switch."
+        )
     if mode == "switch" and section.get("gate", "learned") != "learned":
         raise ValueError(
             f"config.json: swiattn.gate is {section['gate']!r}, a control of the trainer that cannot decode. "
@@ -77,10 +79,17 @@ class SwiattnAttention:
             self.router = SwiattnRouter(config.hidden_size)
 
     def forward(
-        self, hidden_states, position_embeddings=None, attention_mask=None, past_key_values=None, **kwargs
+        self,
+        hidden_states,
+        position_embeddings=None,
+        attention_mask=None,
+        past_key_values=None,
+        **kwargs,
     ):
         if self.attends_to != "full":
-            attention_mask = self.narrow(attention_mask, hidden_states, past_key_values, kwargs.get("cache_position"))
+            attention_mask = self.narrow(
+                attention_mask, hidden_states, past_key_values, kwargs.get("cache_position")
+            )
         return super().forward(
             hidden_states=hidden_states,
             position_embeddings=position_embeddings,
