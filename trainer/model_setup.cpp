@@ -2,8 +2,6 @@
 
 #include <c10/core/ScalarType.h>
 
-#include <algorithm>
-
 #include "base/file_system.h"
 #include "base/text.h"
 #include "checkpoint/hf_folder.h"
@@ -79,12 +77,7 @@ ModelConfig starting_model_config(const RunConfig& config) {
   } else {
     model = read_model_config(*config.model.architecture);
   }
-  if (config.model.rope_scaling) {
-    model.rope_scaling = *config.model.rope_scaling;
-    const auto reach = static_cast<int64_t>(
-        model.rope_scaling.factor * static_cast<double>(model.rope_scaling.original_length));
-    model.max_positions = std::max(model.max_positions, reach);
-  }
+  if (config.model.rope_scaling) extend_context(model, *config.model.rope_scaling);
   return model;
 }
 

@@ -117,9 +117,10 @@ INSTANTIATE_TEST_SUITE_P(Stored, BpeTokenizerTest,
 
 // The other two lose bytes or add a space.
 TEST(BpeTokenizer, DecodesToTheTextItEncoded) {
+  const Json texts = read_fixture("cases.json")["cases"];
   for (const std::string name : {"gpt2", "llama3", "qwen2", "smollm2"}) {
     const auto tokenizer = open_tokenizer(tokenizer_folder(name));
-    for (const auto& item : read_fixture("cases.json")["cases"]) {
+    for (const auto& item : texts) {
       const auto text = item.get<std::string>();
       const std::string once = tokenizer->decode(tokenizer->encode(text));
       if (name == "qwen2") {

@@ -66,8 +66,8 @@ at::Tensor choose(const Gate& gate, const at::Tensor& s, const Tokens& tokens, i
       } else {
         const at::Tensor row = s.slice(0, b * tokens.length, (b + 1) * tokens.length);
         // Equal tokens have equal logits in the first layer: the earlier of equals comes first.
-        const auto above = (row > s[t]).sum().item<int64_t>() +
-                           (row.slice(0, 0, i) == s[t]).sum().item<int64_t>();
+        const auto above =
+            (row > s[t]).sum().item<int64_t>() + (row.slice(0, 0, i) == s[t]).sum().item<int64_t>();
         route[t] = above < static_cast<int64_t>(std::ceil(gate.ratio * double(tokens.length)));
       }
     }
