@@ -4,6 +4,10 @@
 #include <optional>
 #include <utility>
 
+#include "base/error.h"
+#include "data/shard_info.h"
+#include "data/tokenizer.h"
+
 namespace swiattn {
 namespace {
 
@@ -24,26 +28,47 @@ BatchStreamOptions stream_options(const RunConfig& config, int64_t vocab_size, i
           .mask_documents = config.attention.mask_documents};
 }
 
+std::unique_ptr<TokenSource> open_checked(const std::string& path,
+                                          const TokenSourceOptions& options,
+                                          const ModelTokens& tokens) {
+  auto source = open_token_source(path, options);
+  if (!tokens.tokenizer_hash.empty()) {
+    require_tokenizer(source->info(), source->name(), tokens.tokenizer_hash);
+  }
+  return source;
+}
+
 }  // namespace
 
-BatchStream training_stream(const RunConfig& config, int64_t vocab_size, int rank, int ranks) {
+std::string starting_tokenizer_hash(const RunConfig& config) {
+  if (!config.model.init_from) return "";
+  try {
+    return open_tokenizer(*config.model.init_from)->hash();
+  } catch (const Error&) {
+    return "";
+  }
+}
+
+BatchStream training_stream(const RunConfig& config, const ModelTokens& tokens, int rank,
+                            int ranks) {
   std::vector<WeightedSource> sources;
   for (const DataSource& source : config.data.sources) {
     sources.push_back(
-        {open_token_source(source.path, {narrow(source.eos_id), config.data.min_document_tokens}),
+        {open_checked(source.path, {narrow(source.eos_id), config.data.min_document_tokens},
+                      tokens),
          source.weight});
   }
-  return {stream_options(config, vocab_size, rank, ranks), std::move(sources)};
+  return {stream_options(config, tokens.vocab_size, rank, ranks), std::move(sources)};
 }
 
-std::vector<NamedStream> validation_streams(const RunConfig& config, int64_t vocab_size, int rank,
-                                            int ranks) {
+std::vector<NamedStream> validation_streams(const RunConfig& config, const ModelTokens& tokens,
+                                            int rank, int ranks) {
   std::vector<NamedStream> streams;
   for (const ValidationSet& set : config.data.validation) {
-    BatchStreamOptions options = stream_options(config, vocab_size, rank, ranks);
+    BatchStreamOptions options = stream_options(config, tokens.vocab_size, rank, ranks);
     options.shuffle = false;
     std::vector<WeightedSource> source;
-    source.push_back({open_token_source(set.path, {narrow(set.eos_id), 0}), 1.0});
+    source.push_back({open_checked(set.path, {narrow(set.eos_id), 0}, tokens), 1.0});
     BatchStream stream(options, std::move(source));
     const int64_t whole = stream.samples(0) / config.train.global_batch;
     if (whole == 0) {

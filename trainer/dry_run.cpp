@@ -15,8 +15,9 @@ std::string describe_dry_run(const RunConfig& config, int ranks) {
   const std::vector<ParameterUnit> units = parameter_table(model, has_router(config));
   const auto frozen = frozen_tensors(units, config.train.freeze);
   model_options(config, model);
-  const BatchStream stream = training_stream(config, model.vocab_size, 0, ranks);
-  validation_streams(config, model.vocab_size, 0, ranks);
+  const ModelTokens tokens{model.vocab_size, starting_tokenizer_hash(config)};
+  const BatchStream stream = training_stream(config, tokens, 0, ranks);
+  validation_streams(config, tokens, 0, ranks);
 
   const int64_t steps = config.total_steps();
   const Schedule schedule = make_schedule(config);

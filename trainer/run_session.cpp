@@ -45,6 +45,7 @@ struct RootFiles {
 struct Start {
   TrainingProgress progress;
   ModelConfig model;
+  std::string tokenizer_hash;  // of the starting folder; "" when it is not known
 };
 
 std::unique_ptr<Communicator> make_communicator(const MpiSession& mpi, c10::Device device) {
@@ -131,14 +132,15 @@ Start agree_on_start(const RunConfig& config, const std::optional<RootFiles>& ro
       model = starting_model_config(config);
     }
     text = Json{{"progress", to_json(progress)},
-                {"model", export_config(model, ExportLayout::kBase, model.dtype, {})}}
+                {"model", export_config(model, ExportLayout::kBase, model.dtype, {})},
+                {"tokenizer", starting_tokenizer_hash(config)}}
                .dump();
   });
   const std::string source = "rank 0's start";
   const Json json = parse_json(communicator.broadcast_text(text, 0), source, ExitCode::kInternal);
   const JsonCursor cursor(json, source, ExitCode::kInternal);
   return {progress_from_json(cursor["progress"]),
-          parse_model_config(cursor["model"].value(), source)};
+          parse_model_config(cursor["model"].value(), source), cursor["tokenizer"].string()};
 }
 
 // Every rank's copy of what rank 0 read.
@@ -234,7 +236,7 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
     describe_run(arguments, config, *root, facts, communicator->size());
     log.attach_file(root->folder.log());
   });
-  const auto [progress, model_config] = agree_on_start(config, root, *communicator);
+  const auto [progress, model_config, tokenizer_hash] = agree_on_start(config, root, *communicator);
 
   const std::vector<ParameterUnit> units = parameter_table(model_config, has_router(config));
   FlatParameters parameters(units, frozen_tensors(units, config.train.freeze), compute_type(config),
@@ -247,13 +249,12 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
   CausalLm model(model_config, model_options(config, model_config), parameters,
                  operations_for(device),
                  make_attention_backend(backend_name(config), device, compute_type(config)));
+  const ModelTokens tokens{model_config.vocab_size, tokenizer_hash};
   std::optional<BatchStream> stream;
   std::vector<NamedStream> validation;
   agree(*communicator, [&] {
-    stream.emplace(training_stream(config, model_config.vocab_size, communicator->rank(),
-                                   communicator->size()));
-    validation = validation_streams(config, model_config.vocab_size, communicator->rank(),
-                                    communicator->size());
+    stream.emplace(training_stream(config, tokens, communicator->rank(), communicator->size()));
+    validation = validation_streams(config, tokens, communicator->rank(), communicator->size());
   });
 
   const bool deterministic = choose_determinism(config, device);

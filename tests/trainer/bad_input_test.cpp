@@ -124,7 +124,7 @@ TEST_P(BadInputTest, EndsInASentenceAndTheExitCodeOfItsKind) {
   const std::string launcher =
       ranks == 1 ? "" : fmt::format("mpirun --allow-run-as-root --oversubscribe -np {} ", ranks);
   const ProgramResult result =
-      run_command(fmt::format("timeout 60 {}{}/swiattn-train --config {}/run.yaml {} {}", launcher,
+      run_command(fmt::format("CUDA_VISIBLE_DEVICES= timeout 60 {}{}/swiattn-train --config {}/run.yaml {} {}", launcher,
                               SWIATTN_PROGRAMS, root, device, flags));
   EXPECT_EQ(result.code, c.code) << result.output;
   for (const std::string& word : c.words) {
