@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <string>
 
@@ -46,7 +45,7 @@ void add_tokenize_command(CLI::App& app) {
   TokenizeOptions& tokenize_options = options->tokenize;
   CLI::App* command = app.add_subcommand("tokenize", "Turn text into a token shard");
   command
-      ->add_option("inputs", tokenize_options.inputs,
+      ->add_option("INPUT", tokenize_options.inputs,
                    "Text: .txt (a document each), .jsonl (a document a line), both also .gz or "
                    ".zst; a folder of them; - for standard input")
       ->required();
@@ -66,16 +65,22 @@ void add_tokenize_command(CLI::App& app) {
   command->add_option("--key", tokenize_options.key, "What a line of .jsonl calls its text")
       ->capture_default_str();
   command
-      ->add_option("--stdin-format", tokenize_options.standard_input,
-                   "What standard input is: text (one document) or jsonl (default: text)")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, TextFormat>{
-          {"text", TextFormat::kText}, {"jsonl", TextFormat::kJsonLines}}));
+      ->add_option_function<std::string>(
+          "--stdin-format",
+          [options](const std::string& format) {
+            options->tokenize.standard_input =
+                format == "jsonl" ? TextFormat::kJsonLines : TextFormat::kText;
+          },
+          "What standard input is, text being one document (default: text)")
+      ->check(CLI::IsMember({"text", "jsonl"}));
   command
-      ->add_option("--invalid-utf8", tokenize_options.replace_invalid_utf8,
-                   "What to do with text that is not UTF-8: refuse it, or replace what is wrong by "
-                   "U+FFFD (default: refuse)")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, bool>{{"refuse", false}, {"replace", true}}));
+      ->add_option_function<std::string>(
+          "--invalid-utf8",
+          [options](const std::string& choice) {
+            options->tokenize.replace_invalid_utf8 = choice == "replace";
+          },
+          "What to do with bytes that are not UTF-8: replace puts U+FFFD there (default: refuse)")
+      ->check(CLI::IsMember({"refuse", "replace"}));
   command->add_option("--eos", tokenize_options.eos,
                       "The token that ends a document, such as '<|endoftext|>' (default: what the "
                       "tokenizer's folder says)");
