@@ -94,11 +94,11 @@ std::string Progress::bar() const {
 std::string format_line(const StepMetrics& m, int64_t steps) {
   std::string line = fmt::format(
       "step {}/{} | loss {:.4f} | reg {:.2e} | full ratio {:.3f} | grad norm {:.3f} | lr {:.2e} | "
-      "{} tok/s | MFU {:.1f}% | {:.1f} GiB",
+      "{} tok/s | MFU {} | {:.1f} GiB",
       grouped(m.step), grouped(steps), m.loss, m.regularizer, m.full_ratio, m.grad_norm,
       m.learning_rate,
       std::isfinite(m.tokens_per_second) ? grouped(std::llround(m.tokens_per_second)) : "nan",
-      100 * m.mfu, m.memory_gib);
+      std::isfinite(m.mfu) ? fmt::format("{:.1f}%", 100 * m.mfu) : "-", m.memory_gib);
   if (m.skipped > 0) line += fmt::format(" | {} skipped", m.skipped);
   return line;
 }

@@ -281,6 +281,7 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
     log.info("The run in {} is finished: {} of {} steps.", config.run.folder, progress.step,
              config.total_steps());
   }
+  watchdog.set_timeout(config.parallel.timeout_first);  // the others wait for rank 0's disk
   agree_on_root(*communicator, [&] {
     complete(*root, config, model_config, parameters, end, outcome == RunOutcome::kFinished, log);
   });

@@ -220,6 +220,7 @@ bool Trainer::save() {
   if (saved_step_ == progress_.step) return true;
   observer_.enter(progress_.step, "save");
   bool saved = true;
+  watchdog_.set_timeout(config_.parallel.timeout_first);  // the others wait for rank 0's disk
   agree_on_root(communicator_, [&] {
     observer_.sync();
     try {
@@ -233,6 +234,7 @@ bool Trainer::save() {
     }
   });
   saved = communicator_.broadcast_text(saved ? "saved" : "", 0) == "saved";
+  watchdog_.set_timeout(config_.parallel.timeout);
   if (saved) saved_step_ = progress_.step;
   return saved;
 }

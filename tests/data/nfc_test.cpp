@@ -57,9 +57,11 @@ TEST(Nfc, StartersNeverChangeWhateverStandsBeforeThem) {
     append_utf8(text, c);
     utf8proc_uint8_t* normalized =
         utf8proc_NFC(reinterpret_cast<const utf8proc_uint8_t*>(text.c_str()));
-    EXPECT_STREQ(reinterpret_cast<const char*>(normalized), text.c_str()) << static_cast<uint32_t>(c);
+    EXPECT_STREQ(reinterpret_cast<const char*>(normalized), text.c_str())
+        << static_cast<uint32_t>(c);
     free(normalized);
-    EXPECT_EQ(utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class, 0) << static_cast<uint32_t>(c);
+    EXPECT_EQ(utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class, 0)
+        << static_cast<uint32_t>(c);
     EXPECT_EQ(joining.count(c), 0u) << static_cast<uint32_t>(c);
   }
   EXPECT_GT(starters, 30000);

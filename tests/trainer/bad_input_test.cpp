@@ -123,9 +123,9 @@ TEST_P(BadInputTest, EndsInASentenceAndTheExitCodeOfItsKind) {
   const std::string device = flags.find("--device") == std::string::npos ? "--device cpu" : "";
   const std::string launcher =
       ranks == 1 ? "" : fmt::format("mpirun --allow-run-as-root --oversubscribe -np {} ", ranks);
-  const ProgramResult result =
-      run_command(fmt::format("CUDA_VISIBLE_DEVICES= timeout 60 {}{}/swiattn-train --config {}/run.yaml {} {}", launcher,
-                              SWIATTN_PROGRAMS, root, device, flags));
+  const ProgramResult result = run_command(
+      fmt::format("CUDA_VISIBLE_DEVICES= timeout 60 {}{}/swiattn-train --config {}/run.yaml {} {}",
+                  launcher, SWIATTN_PROGRAMS, root, device, flags));
   EXPECT_EQ(result.code, c.code) << result.output;
   for (const std::string& word : c.words) {
     EXPECT_NE(result.output.find(word), std::string::npos) << word << " in\n" << result.output;

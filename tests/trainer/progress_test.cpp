@@ -68,6 +68,7 @@ TEST(ProgressLine, OfNumbersThatDoNotExistSaysNan) {
   const std::string line = format_line(StepMetrics(), 10);
   EXPECT_THAT(line, HasSubstr("loss nan"));
   EXPECT_THAT(line, HasSubstr("nan tok/s"));
+  EXPECT_THAT(line, HasSubstr("MFU - |"));
 }
 
 TEST(ProgressLine, OfAValidationNamesTheSet) {
