@@ -37,7 +37,7 @@ Perplexity on Pride and Prejudice, which it was not trained on:
 Full attention was chosen by {first:.0%} of tokens at the first step, {last:.0%} at the last.
 By layer, from the first: [{"".join(map(bar, ratios))}], {min(ratios):.0%} to {max(ratios):.0%}.
 A Hugging Face folder: runs/demo/hybrid. The curves: runs/demo/report.html.
-Talk to it: build/bin/swiattn-eval generate --model runs/demo/hybrid --prompt 'It is a truth'
+Where it looks far: build/bin/swiattn-eval routing --model runs/demo/hybrid --text FILE.txt
 Next: your model and text in a copy of {config}; docs/demo.md says which keys.""")
 
 
