@@ -56,6 +56,6 @@ function(swiattn_test name)
   elseif(ARG_LABEL MATCHES "gpu")
     set(alone RESOURCE_LOCK gpu)
   endif()
-  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES
     PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT 600 ENVIRONMENT OMP_NUM_THREADS=1 ${alone})
 endfunction()

@@ -91,10 +91,12 @@ class SmallRun {
     return text + format_hash(hash_text(read_file(exported, ExitCode::kCheckpoint)));
   }
 
-  // SIGKILL to every rank; waits until they are gone.
+  // SIGKILL to every rank; waits until they are gone. The brackets keep the pattern from matching the
+  // shell that carries it.
   void kill_ranks() const {
-    run_command(fmt::format("pkill -KILL -f 'swiattn-train.*{}'; true", root()));
-    while (run_command(fmt::format("pgrep -f 'swiattn-train --device.*{}'", root())).code == 0) {
+    const std::string pattern = fmt::format("'[s]wiattn-train --device.*{}'", root());
+    run_command("pkill -KILL -f " + pattern);
+    while (run_command("pgrep -f " + pattern).code == 0) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
   }
