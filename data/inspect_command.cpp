@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <numeric>
@@ -46,7 +47,8 @@ Lengths lengths_of(const TokenSource& source) {
   if (lengths.empty()) return {};
   std::sort(lengths.begin(), lengths.end());
   const auto quantile = [&lengths](double part) {
-    return lengths[static_cast<size_t>(part * static_cast<double>(lengths.size() - 1) + 0.5)];
+    return lengths[static_cast<size_t>(
+        std::llround(part * static_cast<double>(lengths.size() - 1)))];
   };
   const double sum = std::accumulate(lengths.begin(), lengths.end(), 0.0);
   return {lengths.front(), quantile(0.5),  quantile(0.9),

@@ -38,7 +38,7 @@ void decode(const std::byte* bytes, std::span<int32_t> out) {
     Stored id;
     std::memcpy(&id, bytes + i * sizeof(Stored), sizeof(Stored));
     if constexpr (sizeof(Stored) < sizeof(int32_t)) {
-      out[i] = id;
+      out[i] = int32_t{id};
     } else if (std::in_range<int32_t>(id)) {
       out[i] = static_cast<int32_t>(id);
     } else {

@@ -34,7 +34,7 @@ void read_sections(const std::vector<Section>& sections, const YamlNode& root,
   for (const auto& [name, map] : root.entries) {
     const auto section =
         std::find_if(sections.begin(), sections.end(),
-                     [&](const Section& candidate) { return candidate.name == name; });
+                     [&name = name](const Section& candidate) { return candidate.name == name; });
     if (section == sections.end()) {
       std::vector<std::string> names;
       for (const Section& candidate : sections) names.push_back(candidate.name);
@@ -99,8 +99,9 @@ std::set<std::string> read_fields(const std::vector<Field>& fields, const YamlNo
   std::set<std::string> given;
   for (const auto& [key, value] : map.entries) {
     const std::string full_key = prefix + "." + key;
-    const auto field = std::find_if(fields.begin(), fields.end(),
-                                    [&](const Field& candidate) { return candidate.key == key; });
+    const auto field =
+        std::find_if(fields.begin(), fields.end(),
+                     [&key = key](const Field& candidate) { return candidate.key == key; });
     if (field == fields.end()) {
       std::vector<std::string> keys;
       for (const Field& candidate : fields) keys.push_back(candidate.key);

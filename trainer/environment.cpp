@@ -51,7 +51,7 @@ std::string program_folder() {
 
 // The commit of a reference such as refs/heads/main, loose or packed.
 std::string resolve_reference(const fs::path& git, const std::string& reference) {
-  if (const std::string commit = first_line(git / reference); !commit.empty()) return commit;
+  if (std::string commit = first_line(git / reference); !commit.empty()) return commit;
   std::ifstream packed(git / "packed-refs");
   for (std::string line; std::getline(packed, line);) {
     if (line.ends_with(" " + reference)) return line.substr(0, line.find(' '));
@@ -63,7 +63,7 @@ std::string resolve_reference(const fs::path& git, const std::string& reference)
 
 std::string find_git_commit(const std::string& folder) {
   for (fs::path path = folder; !path.empty(); path = path.parent_path()) {
-    const std::string head = first_line(path / ".git" / "HEAD");
+    std::string head = first_line(path / ".git" / "HEAD");
     if (head.starts_with("ref: ")) return resolve_reference(path / ".git", head.substr(5));
     if (!head.empty()) return head;
     if (path == path.parent_path()) break;

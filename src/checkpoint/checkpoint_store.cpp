@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <ranges>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -30,6 +29,11 @@ bool passes(const std::string& folder, CheckpointTest test) {
   }
 }
 
+std::vector<int64_t> newest_first(std::vector<int64_t> steps) {
+  std::reverse(steps.begin(), steps.end());
+  return steps;
+}
+
 }  // namespace
 
 CheckpointStore::CheckpointStore(FileSystem& files, std::string folder, Log& log)
@@ -45,7 +49,7 @@ CheckpointWriter CheckpointStore::begin(int64_t step, uint64_t expected_bytes) {
 std::optional<SavedCheckpoint> CheckpointStore::newest_valid() {
   warn_if_latest_is_gone();
   bool fell_back = false;
-  for (const int64_t step : std::views::reverse(steps())) {
+  for (const int64_t step : newest_first(steps())) {
     try {
       SavedCheckpoint checkpoint(path(step), CheckpointTest::kHashes);
       if (fell_back) {
@@ -66,7 +70,7 @@ std::optional<SavedCheckpoint> CheckpointStore::newest_valid() {
 
 void CheckpointStore::set_newer_aside(int64_t step) {
   bool moved = false;
-  for (const int64_t later : std::views::reverse(steps())) {
+  for (const int64_t later : newest_first(steps())) {
     if (later <= step) break;
     set_aside(files_, log_, folder_, checkpoint_folder_name(later), "superseded",
               fmt::format("The run goes on from step {}, before step {}.", step, later));
@@ -81,7 +85,7 @@ std::vector<int64_t> CheckpointStore::prune(int64_t keep_last, std::optional<int
   SWIATTN_CHECK(keep_every.value_or(1) >= 1, "keep_every is {}", *keep_every);
   std::vector<int64_t> doomed;
   int64_t whole = 0;
-  for (const int64_t step : std::views::reverse(steps())) {
+  for (const int64_t step : newest_first(steps())) {
     if (!passes(path(step), test)) continue;
     const bool is_milestone = keep_every && step % *keep_every == 0;
     if (++whole > keep_last && !is_milestone) doomed.push_back(step);

@@ -58,7 +58,7 @@ std::string CheckpointWriter::commit(const ManifestFields& fields) {
   const SavedCheckpoint written(folder_, CheckpointTest::kSizes);
 
   const std::string name = checkpoint_folder_name(step_);
-  const std::string target = parent_ + "/" + name;
+  std::string target = parent_ + "/" + name;
   if (!make_way(target)) {
     discard();
     return target;

@@ -24,7 +24,7 @@ struct Arguments {
 };
 
 std::string checkpoints_of(const std::string& run) {
-  const std::string folder = run + "/checkpoints";
+  std::string folder = run + "/checkpoints";
   if (!folder_exists(folder)) {
     fail(ExitCode::kCheckpoint,
          "'{}' has no folder 'checkpoints': it is not the folder of a run, or nothing was saved "

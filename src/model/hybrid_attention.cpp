@@ -10,7 +10,7 @@ namespace {
 
 template <size_t N>
 std::string one_of(const JsonCursor& json, const std::array<const char*, N>& names) {
-  const std::string name = json.string();
+  std::string name = json.string();
   if (std::find(names.begin(), names.end(), name) == names.end()) {
     json.refuse(fmt::format("one of {}", fmt::join(names, ", ")));
   }

@@ -91,8 +91,8 @@ class SmallRun {
     return text + format_hash(hash_text(read_file(exported, ExitCode::kCheckpoint)));
   }
 
-  // SIGKILL to every rank; waits until they are gone. The brackets keep the pattern from matching the
-  // shell that carries it.
+  // SIGKILL to every rank; waits until they are gone. The brackets keep the pattern from matching
+  // the shell that carries it.
   void kill_ranks() const {
     const std::string pattern = fmt::format("'[s]wiattn-train --device.*{}'", root());
     run_command("pkill -KILL -f " + pattern);
