@@ -66,8 +66,8 @@ YamlNode parse_override(const std::string& argument) {
   const size_t dot = argument.find('.');
   if (!argument.starts_with("--") || equals == std::string::npos || dot > equals) {
     fail(ExitCode::kConfiguration,
-         "command line: \"{}\" is not understood; a key of the configuration is set by "
-         "--section.key=value.",
+         "command line: \"{}\" is neither an option of --help nor a key of the configuration, "
+         "which is set by --section.key=value.",
          argument);
   }
   YamlNode value;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "checkpoint/hf_folder.h"
 #include "data/shard_info.h"
 #include "data/tokenizer.h"
 
@@ -43,7 +44,7 @@ std::unique_ptr<TokenSource> open_checked(const std::string& path,
 std::string starting_tokenizer_hash(const RunConfig& config) {
   if (!config.model.init_from) return "";
   try {
-    return open_tokenizer(*config.model.init_from)->hash();
+    return open_tokenizer(companions_of(*config.model.init_from))->hash();
   } catch (const Error&) {
     return "";
   }

@@ -20,6 +20,8 @@ class RunObserver {
   virtual void record(const StepMetrics& metrics, const std::vector<RoutingRow>& routing) {}
   virtual void record(const ValidationMetrics& metrics) {}
   virtual void warn(const std::string& sentence) {}
+  // The run ends with this error, which others print.
+  virtual void fail(const std::string& sentence) {}
   // Everything recorded so far survives a power cut.
   virtual void sync() {}
 };

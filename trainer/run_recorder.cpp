@@ -49,4 +49,6 @@ void RunRecorder::warn(const std::string& sentence) {
   status_.report_error(sentence);
 }
 
+void RunRecorder::fail(const std::string& sentence) { status_.report_error(sentence); }
+
 }  // namespace swiattn

@@ -25,6 +25,7 @@ class RunRecorder final : public RunObserver {
   void record(const StepMetrics& metrics, const std::vector<RoutingRow>& routing) override;
   void record(const ValidationMetrics& metrics) override;
   void warn(const std::string& sentence) override;
+  void fail(const std::string& sentence) override;
   void sync() override { metrics_.sync(); }
 
  private:

@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <c10/core/InferenceMode.h>
+#include <fmt/ranges.h>
 #include <torch/headeronly/version.h>
 
 #include <algorithm>
@@ -21,6 +22,7 @@
 #include "trainer/model_setup.h"
 #include "trainer/report.h"
 #include "trainer/run_recorder.h"
+#include "trainer/run_result.h"
 #include "trainer/signals.h"
 #include "trainer/trainer.h"
 #ifdef SWIATTN_CUDA
@@ -48,8 +50,9 @@ struct Start {
   std::string tokenizer_hash;  // of the starting folder; "" when it is not known
 };
 
-std::unique_ptr<Communicator> make_communicator(const MpiSession& mpi, c10::Device device) {
-  auto host = mpi.make_host_communicator();
+// Between the devices of the ranks that `host` joins.
+std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Communicator> host,
+                                                c10::Device device) {
 #ifdef SWIATTN_CUDA
   if (device.is_cuda() && host->size() > 1) {
     return make_nccl_communicator(std::move(host), device);
@@ -143,6 +146,26 @@ Start agree_on_start(const RunConfig& config, const std::optional<RootFiles>& ro
           parse_model_config(cursor["model"].value(), source), cursor["tokenizer"].string()};
 }
 
+// The model on this rank's device, its weights still zero.
+struct TrainedModel {
+  FlatParameters parameters;
+  CausalLm model;  // borrows them
+
+  TrainedModel(const RunConfig& config, const ModelConfig& model_config, c10::Device device)
+      : TrainedModel(config, model_config, device,
+                     parameter_table(model_config, has_router(config))) {}
+  TrainedModel(const TrainedModel&) = delete;
+  TrainedModel& operator=(const TrainedModel&) = delete;
+
+ private:
+  TrainedModel(const RunConfig& config, const ModelConfig& model_config, c10::Device device,
+               const std::vector<ParameterUnit>& units)
+      : parameters(units, frozen_tensors(units, config.train.freeze), compute_type(config), device,
+                   FlatParameters::Purpose::kTraining),
+        model(model_config, model_options(config, model_config), parameters, operations_for(device),
+              make_attention_backend(backend_name(config), device, compute_type(config))) {}
+};
+
 // Every rank's copy of what rank 0 read.
 void broadcast_parameters(FlatParameters& parameters, Communicator& communicator) {
   if (communicator.size() == 1) return;
@@ -186,10 +209,28 @@ void describe_run(const TrainArguments& arguments, const RunConfig& config, Root
                        print_run_config(config), describe_environment(facts));
 }
 
-std::vector<CardLine> card_lines(const TrainingProgress& progress, const RunConfig& config) {
-  return {{"Base", config.model.init_from.value_or("random weights")},
-          {"Steps", std::to_string(progress.step)},
-          {"Tokens", std::to_string(progress.tokens)}};
+// What a model card says of the run; figures are those of the last step.
+std::vector<CardLine> card_lines(const TrainingProgress& progress, const RunConfig& config,
+                                 const RunResult& result) {
+  std::vector<CardLine> lines = {{"Base", config.model.init_from.value_or("random weights")},
+                                 {"Steps", std::to_string(progress.step)},
+                                 {"Tokens", std::to_string(progress.tokens)}};
+  const bool routed = config.attention.mode == AttentionSection::Mode::kSwitch;
+  if (routed && result.full_ratio) {
+    lines.push_back({"Tokens with full attention, in training",
+                     fmt::format("{:.1f} %", 100 * *result.full_ratio)});
+  }
+  if (routed && !result.full_ratio_by_layer.empty()) {
+    lines.push_back({"The same by layer, from the first",
+                     fmt::format("{:.3f}", fmt::join(result.full_ratio_by_layer, ", "))});
+  }
+  for (const ValidationMetrics& set : result.validation) {
+    lines.push_back({fmt::format("Validation on {}", set.name),
+                     fmt::format("{:.4f} nats a token (perplexity {:.3f}), {:.1f} % with full "
+                                 "attention",
+                                 set.nll, set.perplexity, 100 * set.full_ratio)});
+  }
+  return lines;
 }
 
 // The export and the report, each made again only where it is missing or out of date.
@@ -201,8 +242,8 @@ void complete(RootFiles& root, const RunConfig& config, const ModelConfig& model
     ExportOptions options;
     options.dtype = model.dtype;
     options.attention = hybrid_attention(config);
-    options.companions_from = config.model.init_from.value_or("");
-    options.card = card_lines(progress, config);
+    options.companions_from = companions_of(config.model.init_from.value_or(""));
+    options.card = card_lines(progress, config, read_run_result(root.folder.metrics()));
     export_hybrid(files, parameters, model, options, root.folder.hybrid());
     log.info("Exported the model to {}.", root.folder.hybrid());
   }
@@ -216,16 +257,21 @@ void complete(RootFiles& root, const RunConfig& config, const ModelConfig& model
 
 ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, ConsoleLog& log) {
   const c10::InferenceMode no_autograd;
-  const RunConfig config = read_run_config(arguments.config_path, arguments.overrides);
+  auto host = mpi.make_host_communicator();
+  RunConfig config;
+  c10::Device device = c10::kCPU;
+  agree(*host, [&] {
+    config = read_run_config(arguments.config_path, arguments.overrides);
+    device = choose_device(arguments.device, mpi.local_rank());
+  });
   install_stop_signals(config.preempt.signals);
-  const c10::Device device = choose_device(arguments.device, mpi.local_rank());
   const DeviceFacts facts = device_facts(device);
 
   Watchdog watchdog(config.parallel.timeout_first, [&](const std::string& sentence) {
     log.error("Rank {} {}.", mpi.rank(), sentence);
     mpi.abort(ExitCode::kCommunication);
   });
-  const auto communicator = watch(make_communicator(mpi, device), watchdog);
+  const auto communicator = watch(make_communicator(std::move(host), device), watchdog);
 
   std::optional<RootFiles> root;
   agree_on_root(*communicator, [&] {
@@ -238,17 +284,14 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
   });
   const auto [progress, model_config, tokenizer_hash] = agree_on_start(config, root, *communicator);
 
-  const std::vector<ParameterUnit> units = parameter_table(model_config, has_router(config));
-  FlatParameters parameters(units, frozen_tensors(units, config.train.freeze), compute_type(config),
-                            device, FlatParameters::Purpose::kTraining);
+  std::optional<TrainedModel> trained;
+  agree(*communicator, [&] { trained.emplace(config, model_config, device); });
+  auto& [parameters, model] = *trained;
   agree_on_root(*communicator,
                 [&] { load_parameters(config, model_config, *root, parameters, log); });
   broadcast_parameters(parameters, *communicator);
   parameters.refresh_compute_copies();
 
-  CausalLm model(model_config, model_options(config, model_config), parameters,
-                 operations_for(device),
-                 make_attention_backend(backend_name(config), device, compute_type(config)));
   const ModelTokens tokens{model_config.vocab_size, tokenizer_hash};
   std::optional<BatchStream> stream;
   std::vector<NamedStream> validation;
@@ -274,7 +317,12 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
     Trainer trainer({config, *communicator, model, parameters, *observer, watchdog,
                      root ? &root->store : nullptr, facts.bf16_peak_flops},
                     progress, std::move(*stream), std::move(validation));
-    outcome = trainer.run();
+    try {
+      outcome = trainer.run();
+    } catch (const std::exception& error) {
+      observer->fail(error.what());
+      throw;
+    }
     end = trainer.progress();
     observer->enter(end.step, outcome == RunOutcome::kFinished ? "finished" : "stopped");
   } else {

@@ -4,6 +4,8 @@
 #include <iostream>
 
 #include "base/program.h"
+#include "parallel/agreement.h"
+#include "parallel/torch_errors.h"
 #include "trainer/dry_run.h"
 #include "trainer/run_config.h"
 #include "trainer/run_session.h"
@@ -44,18 +46,6 @@ void add_options(CLI::App& app, Options& options) {
       "75 stopped by a signal after saving.");
 }
 
-// Whatever CLI11 does not know must be a key of the YAML file.
-std::vector<std::string> key_overrides(const CLI::App& app) {
-  std::vector<std::string> overrides = app.remaining();
-  for (const std::string& word : overrides) {
-    if (word.starts_with("--") && word.find('=') != std::string::npos) continue;
-    fail(ExitCode::kConfiguration,
-         "Unknown argument \"{}\": expected an option of --help, or a key as --section.key=value.",
-         word);
-  }
-  return overrides;
-}
-
 int run(int argc, char** argv) {
   CLI::App app("Trains a full-attention language model into a Switch Attention hybrid.",
                "swiattn-train");
@@ -66,7 +56,7 @@ int run(int argc, char** argv) {
     std::cout << config_reference_markdown();
     return 0;
   }
-  options.train.overrides = key_overrides(app);
+  options.train.overrides = app.remaining();  // whatever CLI11 does not know
   options.train.command_line.assign(argv, argv + argc);
   if (options.train.config_path.empty()) {
     fail(ExitCode::kConfiguration,
@@ -79,11 +69,20 @@ int run(int argc, char** argv) {
   }
   MpiSession mpi;
   const auto log = make_console_log(mpi.rank());
-  const int code = run_program(
-      "swiattn-train", [&] { return static_cast<int>(run_session(options.train, mpi, *log)); });
-  if (code != 0 && code != static_cast<int>(ExitCode::kPreempted)) {
-    mpi.abort(static_cast<ExitCode>(code));
-  }
+  bool together = true;
+  const int code = run_program(*log, [&]() -> int {
+    try {
+      return static_cast<int>(
+          with_torch_errors([&] { return run_session(options.train, mpi, *log); }));
+    } catch (const AgreedError& error) {
+      if (mpi.rank() == 0) throw;  // and says it for all
+      return static_cast<int>(error.code());
+    } catch (...) {
+      together = false;  // the others may wait for this rank
+      throw;
+    }
+  });
+  if (!together) mpi.abort(static_cast<ExitCode>(code));
   mpi.finish();
   return code;
 }

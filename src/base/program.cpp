@@ -6,31 +6,43 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/version.h"
 
 namespace swiattn {
 namespace {
 
-int report(std::string_view name, const std::string& sentence, ExitCode code) {
+using Report = std::function<void(const std::string& sentence)>;
+
+int run_and_report(const Report& report, const std::function<int()>& body) {
+  ExitCode code = ExitCode::kInternal;
+  std::string sentence;
+  try {
+    return body();
+  } catch (const Error& error) {
+    code = error.code();
+    sentence = error.what();
+  } catch (const std::bad_alloc&) {
+    sentence = "Memory ran out.";
+  } catch (const std::exception& error) {
+    sentence = fmt::format("Unexpected error: {}", error.what());
+  } catch (...) {
+    sentence = "Unexpected error of an unknown kind.";
+  }
   std::fflush(stdout);
-  fmt::print(stderr, "{}: {}\n", name, sentence);
+  report(sentence);
   return static_cast<int>(code);
 }
 
 }  // namespace
 
 int run_program(std::string_view name, const std::function<int()>& body) {
-  try {
-    return body();
-  } catch (const Error& error) {
-    return report(name, error.what(), error.code());
-  } catch (const std::bad_alloc&) {
-    return report(name, "Memory ran out.", ExitCode::kInternal);
-  } catch (const std::exception& error) {
-    return report(name, fmt::format("Unexpected error: {}", error.what()), ExitCode::kInternal);
-  } catch (...) {
-    return report(name, "Unexpected error of an unknown kind.", ExitCode::kInternal);
-  }
+  return run_and_report(
+      [&](const std::string& sentence) { fmt::print(stderr, "{}: {}\n", name, sentence); }, body);
+}
+
+int run_program(Log& log, const std::function<int()>& body) {
+  return run_and_report([&](const std::string& sentence) { log.error("{}", sentence); }, body);
 }
 
 std::optional<int> parse_command_line(CLI::App& app, int argc, const char* const* argv) {

@@ -11,9 +11,14 @@ class App;
 
 namespace swiattn {
 
+class Log;
+
 // Runs `body` and returns its result. An exception becomes one line on standard error, "NAME: …",
 // and an exit code: that of an Error, kInternal for anything else.
 int run_program(std::string_view name, const std::function<int()>& body);
+
+// The same with the line going to the log.
+int run_program(Log& log, const std::function<int()>& body);
 
 // Adds --version and parses. Returns nothing when the program may go on, else its exit code, with
 // the text for it printed:

@@ -6,6 +6,7 @@
 
 #include "base/file_system.h"
 #include "base/json.h"
+#include "base/yaml.h"
 #include "checkpoint/tensor_conversion.h"
 
 namespace swiattn {
@@ -139,6 +140,23 @@ std::vector<std::string> companion_files(const std::string& folder) {
     if (file_exists(folder + "/" + name)) present.emplace_back(name);
   }
   return present;
+}
+
+std::string companions_of(const std::string& folder) {
+  // A run that began with another run's checkpoint leads on to that run's start. A loop would need
+  // a run that began with itself.
+  constexpr int kLongestChain = 100;
+  std::string place = folder;
+  for (int i = 0; i < kLongestChain; ++i) {
+    const std::string run_config = place + "/run.yaml";
+    if (!companion_files(place).empty() || !file_exists(run_config)) break;
+    const YamlNode root = read_yaml_file(run_config);
+    const YamlNode* model = root.find("model");
+    const YamlNode* start = model == nullptr ? nullptr : model->find("init_from");
+    if (start == nullptr || start->kind != YamlNode::Kind::kScalar) break;
+    place = start->text;
+  }
+  return place;
 }
 
 bool is_router_name(const std::string& name) { return name.ends_with(".self_attn.router.weight"); }

@@ -49,6 +49,10 @@ class HfFolder {
 // what an export copies as it is. Base names, sorted; empty when there is no such folder.
 std::vector<std::string> companion_files(const std::string& folder);
 
+// The folder that has them for a model folder or a run's checkpoint: itself, or where the run (and
+// the run before it) began. `folder` again where none has any.
+std::string companions_of(const std::string& folder);
+
 // "model.layers.0.self_attn.router.weight" and its like.
 bool is_router_name(const std::string& name);
 

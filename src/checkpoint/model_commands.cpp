@@ -8,7 +8,6 @@
 #include <optional>
 
 #include "base/json.h"
-#include "base/yaml.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "checkpoint/export_config.h"
 #include "checkpoint/hf_export.h"
@@ -110,17 +109,6 @@ void import_folder(const Arguments& arguments, const Surroundings& s) {
                     folder.dtype(), arguments.from));
 }
 
-// Where the tokenizer of a run's checkpoint lies: with it, or in the folder that the run began
-// with.
-std::string find_companions(const std::string& checkpoint) {
-  const std::string run_config = checkpoint + "/run.yaml";
-  if (!companion_files(checkpoint).empty() || !file_exists(run_config)) return checkpoint;
-  const YamlNode root = read_yaml_file(run_config);
-  const YamlNode* model = root.find("model");
-  const YamlNode* start = model == nullptr ? nullptr : model->find("init_from");
-  return start == nullptr ? checkpoint : start->text;
-}
-
 void export_checkpoint(const Arguments& arguments, const Surroundings& s) {
   const bool of_run = is_run_checkpoint(arguments.from);
   if (of_run) SavedCheckpoint verified(arguments.from, CheckpointTest::kHashes);
@@ -136,7 +124,7 @@ void export_checkpoint(const Arguments& arguments, const Surroundings& s) {
                   : of_run                 ? config.dtype
                                            : folder.dtype();
   options.companions_from =
-      arguments.tokenizer.empty() ? find_companions(arguments.from) : arguments.tokenizer;
+      arguments.tokenizer.empty() ? companions_of(arguments.from) : arguments.tokenizer;
   if (companion_files(options.companions_from).empty()) {
     s.log.warning(
         "'{}' has no tokenizer files: the export has none either. Name a folder that has "

@@ -12,6 +12,7 @@
 #include "base/file_system.h"
 #include "base/json.h"
 #include "base/quantity.h"
+#include "checkpoint/hf_folder.h"
 #include "eval/documents.h"
 #include "eval/evaluation_model.h"
 #include "eval/perplexity.h"
@@ -95,7 +96,9 @@ PerplexityResult score(ScoringOptions& options) {
   }
   if (!options.limit.empty()) options.documents.limit = length(options.limit, "--limit");
   if (!options.window.empty()) options.attention.window = length(options.window, "--window");
-  if (options.documents.tokenizer.empty()) options.documents.tokenizer = options.model;
+  if (options.documents.tokenizer.empty()) {
+    options.documents.tokenizer = companions_of(options.model);
+  }
 
   const EvaluationModel model(options.model, options.attention, choose_device(options.device, 0));
   FileSystem& files = FileSystem::posix();

@@ -3,6 +3,7 @@
 
 #include "base/program.h"
 #include "eval/scoring_command.h"
+#include "parallel/torch_errors.h"
 
 int main(int argc, char** argv) {
   return swiattn::run_program("swiattn-eval", [argc, argv] {
@@ -11,6 +12,7 @@ int main(int argc, char** argv) {
     app.fallthrough();
     swiattn::add_perplexity_command(app);
     swiattn::add_routing_command(app);
-    return swiattn::parse_command_line(app, argc, argv).value_or(0);
+    return swiattn::with_torch_errors(
+        [&] { return swiattn::parse_command_line(app, argc, argv).value_or(0); });
   });
 }

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "parallel/torch_errors.h"
 
 namespace swiattn {
 namespace {
@@ -15,17 +16,16 @@ std::optional<Error> attempt(const std::function<void()>& work) {
   try {
     work();
     return std::nullopt;
-  } catch (const Error& error) {
-    return error;
-  } catch (const std::exception& error) {
-    return Error(ExitCode::kInternal, error.what());
+  } catch (const std::exception& exception) {
+    return as_error(exception);
   }
 }
 
-}  // namespace
+enum class Doers { kAll, kRoot };
 
-void agree(Communicator& communicator, const std::function<void()>& work) {
-  const std::optional<Error> mine = attempt(work);
+void agree_among(Doers doers, Communicator& communicator, const std::function<void()>& work) {
+  const bool works = doers == Doers::kAll || communicator.is_root();
+  const std::optional<Error> mine = works ? attempt(work) : std::nullopt;
   if (communicator.size() == 1) {
     if (mine) throw *mine;
     return;
@@ -39,16 +39,21 @@ void agree(Communicator& communicator, const std::function<void()>& work) {
     const auto code = static_cast<ExitCode>(std::atoi(reports[rank].c_str()));
     const std::string sentence = reports[rank].substr(colon + 1);
     // Most failures are the same everywhere; a rank is only worth naming when it stands alone.
-    const bool everywhere = std::count(reports.begin(), reports.end(), reports[rank]) ==
-                            static_cast<std::ptrdiff_t>(reports.size());
-    throw Error(code, everywhere ? sentence : fmt::format("Rank {}: {}", rank, sentence));
+    const bool alone =
+        doers == Doers::kAll && std::count(reports.begin(), reports.end(), reports[rank]) !=
+                                    static_cast<std::ptrdiff_t>(reports.size());
+    throw AgreedError(code, alone ? fmt::format("Rank {}: {}", rank, sentence) : sentence);
   }
 }
 
+}  // namespace
+
+void agree(Communicator& communicator, const std::function<void()>& work) {
+  agree_among(Doers::kAll, communicator, work);
+}
+
 void agree_on_root(Communicator& communicator, const std::function<void()>& work) {
-  agree(communicator, [&] {
-    if (communicator.is_root()) work();
-  });
+  agree_among(Doers::kRoot, communicator, work);
 }
 
 }  // namespace swiattn

@@ -157,7 +157,9 @@ TEST(ShardWriter, AFailureAtAnyCallLeavesTheOldShardOrTheNewOneOrOneThatIsRefuse
         old_found += found == joined(old_documents);
         new_found += found == joined(new_documents);
         EXPECT_TRUE(found == joined(old_documents) || found == joined(new_documents));
-        if (finished) EXPECT_EQ(found, joined(new_documents));
+        if (finished) {
+          EXPECT_EQ(found, joined(new_documents));
+        }
       } catch (const Error& error) {
         EXPECT_FALSE(finished);
         EXPECT_THAT(error.what(), HasSubstr("there is no '" + prefix + ".idx'"));

@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <set>
+#include <sstream>
 
 #include "../base/temporary_folder.h"
 #include "../model/small_models.h"
@@ -131,6 +133,16 @@ TEST_P(BadInputTest, EndsInASentenceAndTheExitCodeOfItsKind) {
     EXPECT_NE(result.output.find(word), std::string::npos) << word << " in\n" << result.output;
   }
   EXPECT_EQ(result.output.find("Internal error"), std::string::npos) << result.output;
+  // A sentence is said once, however many ranks find the same.
+  std::set<std::string> sentences;
+  std::istringstream lines(result.output);
+  for (std::string line; std::getline(lines, line);) {
+    const size_t at = line.find("error: ");
+    if (at == std::string::npos) continue;
+    line = line.substr(line.find("] ") == std::string::npos ? at + 7 : line.find("] ") + 2);
+    EXPECT_TRUE(sentences.insert(line).second) << result.output;
+  }
+  EXPECT_FALSE(sentences.empty()) << result.output;
   EXPECT_FALSE(folder_exists(root + "/run/checkpoints"));
   EXPECT_FALSE(folder_exists(root + "/run/hybrid"));
 }
