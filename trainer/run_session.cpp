@@ -308,6 +308,7 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
 
   RunOutcome outcome = RunOutcome::kFinished;
   TrainingProgress end = progress;
+  bool saved = true;
   if (progress.step < config.total_steps()) {
     std::unique_ptr<RunObserver> observer = std::make_unique<RunObserver>();
     agree_on_root(*communicator, [&] {
@@ -324,6 +325,7 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
       throw;
     }
     end = trainer.progress();
+    saved = trainer.saved();
     observer->enter(end.step, outcome == RunOutcome::kFinished ? "finished" : "stopped");
   } else {
     log.info("The run in {} is finished: {} of {} steps.", config.run.folder, progress.step,
@@ -333,6 +335,12 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
   agree_on_root(*communicator, [&] {
     complete(*root, config, model_config, parameters, end, outcome == RunOutcome::kFinished, log);
   });
+  if (!saved) {
+    throw AgreedError(ExitCode::kCheckpoint,
+                      fmt::format("The run is finished, but its last checkpoint could not be "
+                                  "saved: start the same command again when {} has room.",
+                                  config.run.folder));
+  }
   if (outcome == RunOutcome::kFinished) return ExitCode::kDone;
   log.info("Stopped by a signal after step {}; start the same command again to go on.", end.step);
   return ExitCode::kPreempted;

@@ -47,6 +47,8 @@ class Trainer {
   RunOutcome run();
 
   const TrainingProgress& progress() const { return progress_; }
+  // Whether a checkpoint holds this progress: a full disk can have prevented it.
+  bool saved() const { return saved_step_ == progress_.step; }
 
  private:
   // What the update is to do, decided on the device from values that all ranks share.

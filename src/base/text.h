@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,5 +22,8 @@ std::string shorten(std::string_view text, size_t limit);
 
 // Shell-like glob of a whole text: * any run, ? one character.
 bool glob_matches(std::string_view pattern, std::string_view text);
+
+// "2.33 MiB".
+std::string readable_bytes(uint64_t bytes);
 
 }  // namespace swiattn

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "checkpoint/checkpoint_names.h"
 
 namespace swiattn {
@@ -13,11 +14,12 @@ namespace {
 void check_free_space(const std::string& folder, uint64_t expected_bytes) {
   const uint64_t free = free_bytes(folder);
   if (free >= expected_bytes) return;
-  throw FileError(ExitCode::kCheckpoint,
-                  fmt::format("{}: a checkpoint needs some {} bytes and the disk has {} left. Make "
-                              "room, or lower checkpoint.keep_last.",
-                              folder, expected_bytes, free),
-                  ENOSPC);
+  throw FileError(
+      ExitCode::kCheckpoint,
+      fmt::format("{}: a checkpoint needs some {} and the disk has {} left. Make room, or "
+                  "lower checkpoint.keep_last.",
+                  folder, readable_bytes(expected_bytes), readable_bytes(free)),
+      ENOSPC);
 }
 
 bool passes(const std::string& folder, CheckpointTest test) {

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "checkpoint/checkpoint_names.h"
 #include "checkpoint/checkpoint_store.h"
 
@@ -32,14 +33,6 @@ std::string checkpoints_of(const std::string& run) {
          run);
   }
   return folder;
-}
-
-std::string readable_bytes(uint64_t bytes) {
-  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  double value = static_cast<double>(bytes);
-  size_t unit = 0;
-  for (; value >= 1024 && unit + 1 < std::size(kUnits); ++unit) value /= 1024;
-  return fmt::format("{:.{}f} {}", value, unit == 0 ? 0 : 2, kUnits[unit]);
 }
 
 OrderedJson describe(const SavedCheckpoint& checkpoint) {

@@ -224,6 +224,29 @@ TEST(ResumeRulesTest, ADamagedNewestCheckpointFallsBackToTheOneBefore) {
   EXPECT_EQ(refused.code, 4) << refused.output;
 }
 
+// A limit on the size of files stands for the full disk: writes really fail, in the middle.
+TEST(ResumeRulesTest, AFullDiskCostsNoCommittedCheckpoint) {
+  const SmallRun run(1);
+  ASSERT_EQ(run.train("run").code, 0);
+  const std::string expected = run.outcome("run");
+  const std::string checkpoints = run.folder("run") + "/checkpoints";
+  std::filesystem::remove_all(fmt::format("{}/step-{:08}", checkpoints, kSteps));
+  std::filesystem::remove_all(run.folder("run") + "/hybrid");
+
+  const ProgramResult full = run_command("trap '' XFSZ; ulimit -f 120; " + run.command("run"));
+  EXPECT_EQ(full.code, 4) << full.output;
+  EXPECT_NE(full.output.find("was not saved; training goes on"), std::string::npos) << full.output;
+  EXPECT_EQ(read_metrics(run.folder("run"), "train").size(), kSteps);
+  EXPECT_FALSE(folder_exists(run.folder("run") + "/hybrid"));
+  const ProgramResult verified = run_command(
+      fmt::format("{}/swiattn-checkpoint verify {}/step-00000009", SWIATTN_PROGRAMS, checkpoints));
+  EXPECT_EQ(verified.code, 0) << verified.output;
+
+  const ProgramResult again = run.train("run");
+  EXPECT_EQ(again.code, 0) << again.output;
+  EXPECT_EQ(run.outcome("run"), expected);
+}
+
 TEST(ResumeRulesTest, TwoRunsCannotShareAFolder) {
   const SmallRun run(1);
   const pid_t child = run.start("shared");
