@@ -51,7 +51,7 @@ void bench(const Options& options) {
       {"seconds", seconds},
       {"tokens", tokens},
       {"tokens_per_second", static_cast<double>(tokens) / seconds}};
-  fmt::print("{}\n", json.dump());
+  fmt::print("{}\n", dump_json(json));
 }
 
 }  // namespace

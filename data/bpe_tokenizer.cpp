@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "data/nfc.h"
-#include "data/utf8.h"
 #include "data/word_cache.h"
 
 namespace swiattn {

@@ -3,7 +3,7 @@
 #include <array>
 #include <cstdint>
 
-#include "data/utf8.h"
+#include "base/utf8.h"
 
 namespace swiattn {
 namespace {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -90,9 +91,7 @@ void print_json(const TokenSource& source, const Lengths& lengths,
                         {"ids", excerpt->ids}};
     if (excerpt->text) json["document"]["text"] = *excerpt->text;
   }
-  // A text cut inside a character is not UTF-8 at its end.
-  using Handler = nlohmann::ordered_json::error_handler_t;
-  fmt::print("{}\n", json.dump(2, ' ', false, Handler::replace));
+  fmt::print("{}\n", dump_json(json, 2));  // a text cut inside a character is not UTF-8 there
 }
 
 void print_text(const TokenSource& source, const Lengths& lengths,
@@ -103,7 +102,7 @@ void print_text(const TokenSource& source, const Lengths& lengths,
              lengths.shortest, lengths.median, lengths.mean, lengths.p90, lengths.p99,
              lengths.longest);
   const auto side_file = nlohmann::ordered_json::parse(format_shard_info(source.info()));
-  fmt::print("side file: {}\n", side_file.is_null() ? "none" : side_file.dump());
+  fmt::print("side file: {}\n", side_file.is_null() ? "none" : dump_json(side_file));
   if (!excerpt) return;
   fmt::print("document {}: tokens {} to {}, {} tokens\n", excerpt->number, excerpt->range.begin,
              excerpt->range.end, excerpt->range.size());
@@ -132,7 +131,7 @@ void add_inspect_command(CLI::App& app) {
   command->add_option("--document", options->document, "Show the document of this number, from 0");
   command->add_option("--show", options->show, "How many tokens of the document to show")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0, std::numeric_limits<int>::max()));
   command->add_option("--tokenizer", options->tokenizer, "Tokenizer to show the text with");
   command->add_option("--eos-id", options->eos_id,
                       "Token that ends a document of a shard without index");

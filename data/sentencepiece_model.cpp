@@ -6,7 +6,7 @@
 #include <set>
 
 #include "base/error.h"
-#include "base/text.h"
+#include "base/utf8.h"
 #include "data/darts_trie.h"
 #include "data/wire_format.h"
 

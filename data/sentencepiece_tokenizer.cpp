@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/utf8.h"
 #include "data/sentencepiece_model.h"
-#include "data/utf8.h"
 
 namespace swiattn {
 namespace {

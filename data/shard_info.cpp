@@ -19,7 +19,7 @@ std::string format_shard_info(const ShardInfo& info) {
   if (info.tokens) json["tokens"] = *info.tokens;
   if (info.documents) json["documents"] = *info.documents;
   if (!info.payload_hash.empty()) json["payload_hash"] = info.payload_hash;
-  return json.dump(2) + "\n";
+  return dump_json(json, 2) + "\n";
 }
 
 ShardInfo read_shard_info(const std::string& path) {

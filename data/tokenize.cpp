@@ -13,10 +13,10 @@
 #include "base/error.h"
 #include "base/file_system.h"
 #include "base/json.h"
+#include "base/utf8.h"
 #include "data/ordered_pipeline.h"
 #include "data/shard_writer.h"
 #include "data/tokenizer.h"
-#include "data/utf8.h"
 
 namespace swiattn {
 namespace {
@@ -138,9 +138,10 @@ class Progress {
     if (!on_terminal_ || seconds_since(last_) < 0.5) return;
     last_ = Clock::now();
     shown_ = true;
-    fmt::print(stderr, "\r{} documents, {} tokens, {:.1f} MB, {:.1f} MB/s\033[K",
-               info.documents.value_or(0), info.tokens.value_or(0), bytes / 1e6,
-               bytes / 1e6 / seconds_since(start_));
+    const std::string line = fmt::format("\r{} documents, {} tokens, {:.1f} MB, {:.1f} MB/s\033[K",
+                                         info.documents.value_or(0), info.tokens.value_or(0),
+                                         bytes / 1e6, bytes / 1e6 / seconds_since(start_));
+    std::fputs(line.c_str(), stderr);
     std::fflush(stderr);
   }
 
@@ -181,7 +182,7 @@ TokenizeResult tokenize(const TokenizeOptions& options, Log& log) {
   info.tokenizer_hash = tokenizer->hash();
   info.vocab_size = tokenizer->vocab_size();
   info.eos_id = eos_id;
-  ShardWriter shard(FileSystem::posix(), options.output, info);
+  ShardWriter shard(FileSystem::posix_of_data(), options.output, info);
   TextReader reader(std::move(inputs),
                     [&](std::string_view text) { return tokenizer->last_cut(text); });
   const ChunkTokenizer tokenize_chunk(*tokenizer, eos_id, options);

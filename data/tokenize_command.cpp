@@ -30,7 +30,7 @@ void print(const TokenizeOptions& options, const TokenizeResult& result, bool as
                        {"tokenizer_hash", result.tokenizer_hash},
                        {"vocab_size", result.vocab_size},
                        {"eos_id", result.eos_id}};
-    fmt::print("{}\n", json.dump());
+    fmt::print("{}\n", dump_json(json));
   } else {
     fmt::print("{}: {} documents, {} tokens from {:.1f} MB in {:.1f} s ({:.1f} MB/s).\n",
                options.output, result.documents, result.tokens,
@@ -57,6 +57,9 @@ void add_tokenize_command(CLI::App& app) {
   command
       ->add_option("--output", tokenize_options.output,
                    "PREFIX of the shard: writes PREFIX.bin, PREFIX.idx and PREFIX.json")
+      ->check([](const std::string& prefix) {
+        return prefix.empty() || prefix.ends_with('/') ? "it has to end in a name" : "";
+      })
       ->required();
   command
       ->add_option("--workers", tokenize_options.workers,

@@ -79,6 +79,7 @@ std::optional<int32_t> eos_of_folder(const Tokenizer& tokenizer, const std::stri
 }  // namespace
 
 std::unique_ptr<Tokenizer> open_tokenizer(const std::string& path) {
+  if (path.empty()) fail(ExitCode::kData, "The tokenizer's path is empty.");
   const fs::path absolute = fs::absolute(path).lexically_normal();
   const bool is_folder = folder_exists(path);
   // A trailing slash leaves an empty last name.

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,7 +29,7 @@ void print_report(const Options& options, const ShardVerification& result) {
                                          {"ok", result.problems.empty()},
                                          {"checked", result.checked},
                                          {"problems", result.problems}};
-    fmt::print("{}\n", json.dump(2));
+    fmt::print("{}\n", dump_json(json, 2));
     return;
   }
   for (const std::string& line : result.checked) fmt::print("checked {}\n", line);
@@ -65,7 +66,7 @@ void add_verify_command(CLI::App& app) {
       ->required();
   command->add_option("--tokenizer", options->tokenizer, "Tokenizer that the tokens should be of");
   command->add_option("--vocab-size", options->vocab_size, "Every id must be below this")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, std::numeric_limits<int>::max()));
   command->add_option("--eos-id", options->eos_id,
                       "Token that ends a document of a shard without index");
   command->add_flag("--json", options->json, "Print one JSON object");

@@ -9,6 +9,8 @@
 namespace swiattn {
 namespace {
 
+constexpr int64_t kMostTokensOfAStep = (1LL << 31) - 1;
+
 template <class... Args>
 void refuse_if(bool condition, fmt::format_string<Args...> format, Args&&... args) {
   if (condition) fail(ExitCode::kConfiguration, format, std::forward<Args>(args)...);
@@ -93,6 +95,12 @@ void check_length(const RunConfig& config) {
   refuse_if(train.global_batch % train.micro_batch != 0,
             "train.global_batch ({}) must be a multiple of train.micro_batch ({}).",
             train.global_batch, train.micro_batch);
+  // The product of this with the steps fits into an int64_t too.
+  refuse_if(config.tokens_per_step() > kMostTokensOfAStep,
+            "data.sequence_length ({}) times train.global_batch ({}) is {} tokens a step; at most "
+            "{} are supported.",
+            config.data.sequence_length, train.global_batch, config.tokens_per_step(),
+            kMostTokensOfAStep);
   refuse_if(config.warmup_steps() > config.total_steps(),
             "schedule.warmup ({} steps) is longer than the run ({} steps).", config.warmup_steps(),
             config.total_steps());
@@ -115,6 +123,7 @@ void check_supported(const RunConfig& config) {
   refuse_if(
       config.parallel.shard == Shard::kOptimizer || config.parallel.shard == Shard::kFull,
       "parallel.shard optimizer and full are not supported in this version; use auto or none.");
+  refuse_if(config.log.profile.has_value(), "log.profile is not supported in this version.");
 }
 
 }  // namespace

@@ -8,6 +8,9 @@
 namespace swiattn {
 namespace {
 
+constexpr double kLargestNumber = 1e15;   // products of two are still far inside float32
+constexpr double kLongestDuration = 1e8;  // seconds: three years
+
 // What parse_quantity() and its kin call the value in their sentences.
 std::string name_of(const YamlNode& node, const std::string& key) {
   return node.place + ": " + key;
@@ -73,6 +76,9 @@ Codec<double> number(Interval interval) {
   codec.read = [=, expected = codec.values](const YamlNode& node, const std::string& key) {
     const auto value = parse_number(scalar_text(node, key, expected));
     if (!value || !interval.contains(*value)) refuse_value(node, key, expected);
+    if (std::abs(*value) > kLargestNumber) {
+      refuse_value(node, key, fmt::format("{}, at most {:g}", expected, kLargestNumber));
+    }
     return *value;
   };
   codec.write = [](const double& value) { return fmt::format("{}", value); };
@@ -91,7 +97,7 @@ Codec<std::string> text() {
   return codec;
 }
 
-Codec<int64_t> whole(int64_t low, QuantityBase base) {
+Codec<int64_t> whole(int64_t low, QuantityBase base, int64_t high) {
   Codec<int64_t> codec;
   codec.values = fmt::format("a whole number >= {}{}", low,
                              base == QuantityBase::kBinary ? " (4K is 4096)" : "");
@@ -99,6 +105,7 @@ Codec<int64_t> whole(int64_t low, QuantityBase base) {
     const std::string& found = scalar_text(node, key, expected);
     const int64_t value = parse_quantity(found, base, name_of(node, key));
     if (value < low) refuse_value(node, key, expected);
+    if (value > high) refuse_value(node, key, fmt::format("{}, at most {}", expected, high));
     return value;
   };
   codec.write = [](const int64_t& value) { return fmt::format("{}", value); };
@@ -111,6 +118,9 @@ Codec<double> duration() {
   codec.read = [expected = codec.values](const YamlNode& node, const std::string& key) {
     const double seconds = parse_duration(scalar_text(node, key, expected), name_of(node, key));
     if (seconds <= 0) refuse_value(node, key, expected + ", above 0");
+    if (seconds > kLongestDuration) {
+      refuse_value(node, key, fmt::format("{}, at most {:.0f}s", expected, kLongestDuration));
+    }
     return seconds;
   };
   codec.write = [](const double& seconds) { return fmt::format("{}s", seconds); };

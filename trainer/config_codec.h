@@ -53,9 +53,16 @@ inline constexpr Interval kShare = {.low = 0, .high = 1};
 Codec<bool> boolean();
 Codec<double> number(Interval interval);
 Codec<std::string> text();  // not empty
-// K, M, B and T are powers of 1000 or 1024.
-Codec<int64_t> whole(int64_t low, QuantityBase base = QuantityBase::kThousand);
-Codec<double> duration();  // in seconds, above 0
+
+// K, M, B and T are powers of 1000 or 1024. Lengths, batches, steps and ids end at kLargestWhole:
+// the product of two fits into an int64_t, an id into an int32_t.
+inline constexpr int64_t kLargestWhole = (1LL << 31) - 1;
+inline constexpr int64_t kLargestQuantity = 1LL << 53;  // what parse_quantity() reads
+Codec<int64_t> whole(int64_t low, QuantityBase base = QuantityBase::kThousand,
+                     int64_t high = kLargestWhole);
+
+// In seconds, above 0 and at most 1e8: clocks count nanoseconds in 64 bits.
+Codec<double> duration();
 Codec<Span> span(bool percent_allowed);
 
 // One of several words.

@@ -10,6 +10,7 @@ constexpr auto kOptional = Field::Needed::kOptional;
 constexpr auto kRequired = Field::Needed::kRequired;
 constexpr auto kRefused = Field::OnResume::kRefused;
 constexpr auto kFree = Field::OnResume::kFree;
+constexpr auto kThousand = QuantityBase::kThousand;
 constexpr auto kBinary = QuantityBase::kBinary;
 
 template <class T>
@@ -73,7 +74,7 @@ std::vector<Field> rope_fields(RopeScaling& rope) {
             choice<Kind>(
                 {{Kind::kLinear, "linear"}, {Kind::kLlama3, "llama3"}, {Kind::kYarn, "yarn"}}),
             kRequired),
-      entry("factor", rope.factor, number({.low = 1}), kRequired),
+      entry("factor", rope.factor, number({.low = 1, .high = kLargestRopeFactor}), kRequired),
       entry("original_length", rope.original_length, whole(0, kBinary)),
       entry("low_freq_factor", rope.low_frequency_factor, number(kPositive)),
       entry("high_freq_factor", rope.high_frequency_factor, number(kPositive)),
@@ -113,7 +114,7 @@ std::vector<Field> fields_of(RunSection& run) {
   return {
       field("folder", run.folder, text(), kFree,
             "Everything the run writes goes here; a run in it is continued.", kRequired),
-      field("seed", run.seed, whole(0), kRefused,
+      field("seed", run.seed, whole(0, kThousand, kLargestQuantity), kRefused,
             "Of the data order, new weights and random gates."),
   };
 }
@@ -234,7 +235,7 @@ std::vector<Field> fields_of(TrainSection& train) {
   return {
       field("steps", train.steps, nullable(whole(1)), kRefused,
             "The length of the run: either this or `tokens`."),
-      field("tokens", train.tokens, nullable(whole(1)), kRefused,
+      field("tokens", train.tokens, nullable(whole(1, kThousand, kLargestQuantity)), kRefused,
             "The length of the run in input tokens, rounded up to whole steps."),
       field("global_batch", train.global_batch, whole(1), kRefused,
             "Sequences of a step, over all ranks."),
@@ -244,7 +245,8 @@ std::vector<Field> fields_of(TrainSection& train) {
             choice<Recompute>({{Recompute::kNone, "none"},
                                {Recompute::kLayer, "layer"},
                                {Recompute::kSelective, "selective"}}),
-            kFree, "What the backward pass computes again to save memory."),
+            kFree,
+            "What the backward pass computes again to save memory; in this version none only."),
       field("freeze", train.freeze, list_of(text()), kRefused,
             "Globs over the names of tensors to leave as they are; the last match wins and `!` "
             "frees: "
@@ -269,7 +271,7 @@ std::vector<Field> fields_of(OptimizerSection& optimizer) {
             "Gradients are scaled to at most this L2 norm of all together."),
       field("moments", optimizer.moments,
             choice<Moments>({{Moments::kFloat32, "float32"}, {Moments::kBfloat16, "bfloat16"}}),
-            kRefused, "The type in which the moments are kept."),
+            kRefused, "The type in which the moments are kept; in this version float32 only."),
   };
 }
 
@@ -321,8 +323,11 @@ std::vector<Field> fields_of(ParallelSection& parallel) {
                            {Shard::kNone, "none"},
                            {Shard::kOptimizer, "optimizer"},
                            {Shard::kFull, "full"}}),
-            kFree, "What is divided among the ranks instead of repeated on each."),
-      field("context", parallel.context, whole(1), kFree, "Ranks that share one sequence."),
+            kFree,
+            "What is divided among the ranks instead of repeated on each; in this version auto and "
+            "none only."),
+      field("context", parallel.context, whole(1), kFree,
+            "Ranks that share one sequence; in this version 1 only."),
       field("timeout_first", parallel.timeout_first, duration(), kFree,
             "How long ranks wait for each other until the first step has ended."),
       field("timeout", parallel.timeout, duration(), kFree, "How long they wait after that."),
@@ -336,7 +341,7 @@ std::vector<Field> fields_of(LogSection& log) {
             "Steps between the files of `routing/`."),
       field("tensorboard", log.tensorboard, boolean(), kFree, "Write `tensorboard/`."),
       field("profile", log.profile, nullable(map_of(profile_fields)), kFree,
-            "Record a trace of `steps` steps from step `start` on."),
+            "Record a trace of `steps` steps from step `start` on; in this version null only."),
   };
 }
 

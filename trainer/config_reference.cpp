@@ -15,6 +15,7 @@ A run is described by one YAML file of sections. Every key can be set on the com
 
 - Whole numbers may have a unit: `20B`, `1.5M`, `1e6`. K, M, B and T are powers of 1000; in
   `sequence_length`, `window` and `original_length` they are powers of 1024, so that `4K` is 4096.
+  They end at 2147483647, `seed` and `tokens` at 2^53; durations end at 1e8 seconds.
 - Parts of a run are written as steps (`500`), as tokens (`2B tokens`), and `decay` also as a share (`10%`).
 - Unknown and repeated keys, anchors, aliases, tags and numbers like `010` are refused.
 - "Resume" says what a change of the key does to a run that is continued: "free", or "refused" because

@@ -12,6 +12,7 @@
 namespace swiattn {
 namespace {
 
+// The configuration refuses ids beyond an int32_t.
 std::optional<int32_t> narrow(std::optional<int64_t> id) {
   return id ? std::optional(static_cast<int32_t>(*id)) : std::nullopt;
 }

@@ -7,7 +7,7 @@
 #include <fstream>
 #include <thread>
 
-#include "trainer/host.h"
+#include "base/host.h"
 
 namespace swiattn {
 namespace {

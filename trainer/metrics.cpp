@@ -10,7 +10,7 @@ using OrderedJson = nlohmann::ordered_json;
 
 std::string to_line(const OrderedJson& object) {
   // A name given by a user may hold bytes that are no UTF-8; they must not stop a run.
-  return object.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
+  return dump_json(object) + "\n";
 }
 
 }  // namespace

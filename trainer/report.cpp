@@ -2,8 +2,8 @@
 
 #include <string_view>
 
+#include "base/host.h"
 #include "base/json.h"
-#include "trainer/host.h"
 #include "trainer/report_data.h"
 #include "trainer/report_page.h"
 

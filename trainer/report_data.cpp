@@ -30,6 +30,16 @@ double number_or_nan(const Json& object, const std::string& key) {
   return at != object.end() && at->is_number() ? at->get<double>() : std::nan("");
 }
 
+int64_t count_or_zero(const Json& object, const std::string& key) {
+  const double value = number_or_nan(object, key);
+  return std::isfinite(value) && std::abs(value) < 1e18 ? static_cast<int64_t>(value) : 0;
+}
+
+std::string text_or_none(const Json& object, const std::string& key) {
+  const auto at = object.find(key);
+  return at != object.end() && at->is_string() ? at->get<std::string>() : "";
+}
+
 // All training lines, a vector a column; row i of each belongs to the same step.
 struct Columns {
   std::vector<int64_t> steps, tokens;
@@ -37,8 +47,8 @@ struct Columns {
   std::vector<std::vector<float>> layers;  // [rows][layers]
 
   void add(const Json& line) {
-    steps.push_back(static_cast<int64_t>(number_or_nan(line, "step")));
-    tokens.push_back(line.value("tokens", int64_t{0}));
+    steps.push_back(count_or_zero(line, "step"));
+    tokens.push_back(count_or_zero(line, "tokens"));
     visit_scalars(StepMetrics(), [&](std::string_view name, double) {
       scalars[std::string(name)].push_back(number_or_nan(line, std::string(name)));
     });
@@ -109,14 +119,14 @@ OrderedJson thin_layers(const Columns& columns) {
 
 // Sets of validation in the order of their first appearance.
 void add_validation(OrderedJson& sets, const Json& line) {
-  const std::string name = line.value("name", std::string());
+  const std::string name = text_or_none(line, "name");
   auto set = std::find_if(sets.begin(), sets.end(),
                           [&](const OrderedJson& other) { return other["name"] == name; });
   if (set == sets.end()) {
     sets.push_back({{"name", name}, {"points", OrderedJson::array()}});
     set = sets.end() - 1;
   }
-  (*set)["points"].push_back({{"step", line.value("step", int64_t{0})},
+  (*set)["points"].push_back({{"step", count_or_zero(line, "step")},
                               {"nll", rounded(number_or_nan(line, "nll"))},
                               {"perplexity", rounded(number_or_nan(line, "perplexity"))},
                               {"full_ratio", rounded(number_or_nan(line, "full_ratio"))}});
@@ -127,8 +137,9 @@ void read_metrics(const std::string& path, Columns& columns, OrderedJson& valida
   for (std::string text; std::getline(stream, text);) {
     const Json line = Json::parse(text, nullptr, false);
     if (!line.is_object() || !std::isfinite(number_or_nan(line, "step"))) continue;
-    if (line.value("kind", "") == "train") columns.add(line);
-    if (line.value("kind", "") == "validation") add_validation(validation, line);
+    const std::string kind = text_or_none(line, "kind");
+    if (kind == "train") columns.add(line);
+    if (kind == "validation") add_validation(validation, line);
   }
 }
 

@@ -5,17 +5,17 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "base/file_system.h"
+#include "base/folder_lock.h"
 #include "base/json.h"
 
 namespace swiattn {
 
-// Holds the lock of the folder from construction to destruction. The lock is an flock on the file
-// `.lock`, which the kernel releases however the process ends; the file's text, host and process,
-// is for people. Rank 0 alone makes one.
+// Holds the lock of the folder from construction to destruction. Rank 0 alone makes one.
 class RunFolder {
  public:
   // Makes the folder where it is missing and waits for the lock of a run that is just ending.
@@ -23,9 +23,6 @@ class RunFolder {
   // no folder that can be written.
   RunFolder(FileSystem& files, std::string path,
             std::chrono::milliseconds patience = std::chrono::seconds(5));
-  ~RunFolder();
-  RunFolder(const RunFolder&) = delete;
-  RunFolder& operator=(const RunFolder&) = delete;
 
   // Whether a run has left steps or checkpoints here.
   bool holds_a_run() const;
@@ -48,7 +45,7 @@ class RunFolder {
  private:
   FileSystem& files_;
   std::string path_;
-  int lock_ = -1;  // descriptor of .lock
+  std::optional<FolderLock> lock_;  // from the end of the constructor on
 };
 
 }  // namespace swiattn

@@ -10,6 +10,7 @@
 
 #include "base/file_system.h"
 #include "base/version.h"
+#include "checkpoint/checkpoint_names.h"
 #include "checkpoint/export_config.h"
 #include "checkpoint/hf_export.h"
 #include "checkpoint/hf_folder.h"
@@ -17,6 +18,7 @@
 #include "model/parameter_table.h"
 #include "parallel/agreement.h"
 #include "parallel/device.h"
+#include "parallel/torch_errors.h"
 #include "parallel/watched_communicator.h"
 #include "trainer/environment.h"
 #include "trainer/model_setup.h"
@@ -40,7 +42,14 @@ struct RootFiles {
 
   RootFiles(const RunConfig& config, Log& log)
       : folder(FileSystem::posix(), config.run.folder),
-        store(FileSystem::posix(), folder.checkpoints(), log) {}
+        store(FileSystem::posix(), folder.checkpoints(), log) {
+    if (file_exists(folder.checkpoints())) {
+      fail(ExitCode::kConfiguration,
+           "{} is a file, where the run's checkpoints are to go: move it away, or choose another "
+           "run.folder.",
+           folder.checkpoints());
+    }
+  }
 };
 
 // Where the run begins, known to all ranks.
@@ -48,13 +57,22 @@ struct Start {
   TrainingProgress progress;
   ModelConfig model;
   std::string tokenizer_hash;  // of the starting folder; "" when it is not known
+  bool exported = false;       // what this progress is to leave behind is there
+};
+
+// How it ended.
+struct End {
+  RunOutcome outcome = RunOutcome::kFinished;
+  TrainingProgress progress;
+  bool saved = true;  // false: a disk was full at the last save
 };
 
 // Between the devices of the ranks that `host` joins.
 std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Communicator> host,
-                                                c10::Device device) {
+                                                c10::Device device, Watchdog& watchdog) {
 #ifdef SWIATTN_CUDA
   if (device.is_cuda() && host->size() > 1) {
+    const Watchdog::Watch watch(watchdog, "the other ranks to join NCCL");
     return make_nccl_communicator(std::move(host), device);
   }
 #endif
@@ -79,7 +97,10 @@ bool choose_determinism(const RunConfig& config, c10::Device device) {
   using Choice = NumericsSection::Deterministic;
   const bool deterministic = config.numerics.deterministic == Choice::kTrue ||
                              (config.numerics.deterministic == Choice::kAuto && device.is_cpu());
-  if (device.is_cuda()) at::globalContext().setDeterministicAlgorithms(deterministic, false);
+  if (device.is_cuda()) {
+    at::globalContext().setDeterministicAlgorithms(deterministic, false);
+    at::globalContext().setDeterministicFillUninitializedMemory(false);  // nothing reads it
+  }
   return deterministic;
 }
 
@@ -98,8 +119,12 @@ void find_checkpoint(RootFiles& root, const std::string& resume) {
   }
   root.checkpoint.emplace(resume, CheckpointTest::kHashes);
   const std::filesystem::path folder = std::filesystem::weakly_canonical(resume).parent_path();
-  if (folder == std::filesystem::weakly_canonical(root.folder.checkpoints())) {
-    root.store.set_newer_aside(root.checkpoint->step());
+  if (root.folder.holds_a_run() &&
+      folder != std::filesystem::weakly_canonical(root.folder.checkpoints())) {
+    fail(ExitCode::kConfiguration,
+         "{} holds a run already, and {} is not one of its checkpoints; choose another run.folder "
+         "for a run that goes on from there.",
+         root.folder.path(), resume);
   }
 }
 
@@ -108,6 +133,12 @@ void compare_configs(const SavedCheckpoint& checkpoint, const RunConfig& config,
                      const std::vector<std::string>& allowed, Log& log) {
   for (const ConfigChange& change : config_changes(read_saved_config(checkpoint), config)) {
     const bool is_allowed = std::find(allowed.begin(), allowed.end(), change.key) != allowed.end();
+    if (change.key == "model.rope_scaling" || change.key == "model.architecture") {
+      fail(ExitCode::kConfiguration,
+           "{} was {} when {} was saved and is {} now. It is part of the model, and --allow-change "
+           "does not reach it: set it back, or start a new run with model.init_from.",
+           change.key, change.before, checkpoint.folder(), change.after);
+    }
     if (change.alters_training && !is_allowed) {
       fail(ExitCode::kConfiguration,
            "{} was {} when {} was saved and is {} now, which changes what the remaining steps "
@@ -117,6 +148,22 @@ void compare_configs(const SavedCheckpoint& checkpoint, const RunConfig& config,
     }
     log.info("{} changes from {} to {}.", change.key, change.before, change.after);
   }
+}
+
+// Whether checkpoints of later steps are there, which going on from this one abandons.
+bool goes_back(const CheckpointStore& store, int64_t step) {
+  const std::vector<int64_t> steps = store.steps();
+  return !steps.empty() && steps.back() > step;
+}
+
+// Checkpoints of later steps, and an export of another state than the one that is to come, keep
+// their bytes under another name. Called when nothing more can refuse the start.
+void set_outdated_aside(RootFiles& root, int64_t step, Log& log) {
+  root.store.set_newer_aside(step);
+  if (!folder_exists(root.folder.hybrid())) return;
+  set_aside(FileSystem::posix(), log, root.folder.path(), "hybrid", "superseded",
+            fmt::format("The run goes on from step {}, and {} is of another one.", step,
+                        root.folder.hybrid()));
 }
 
 // Rank 0 looks for a checkpoint and tells the others what it found, so that they need none of its
@@ -130,20 +177,28 @@ Start agree_on_start(const RunConfig& config, const std::optional<RootFiles>& ro
     ModelConfig model;
     if (root->checkpoint) {
       progress = read_progress(*root->checkpoint);
+      // Moved by kind target_ratio, unless the user has moved its start by --allow-change.
+      if (read_saved_config(*root->checkpoint).regularizer.gamma != config.regularizer.gamma) {
+        progress.gamma = config.regularizer.gamma;
+      }
       model = read_model_config(root->checkpoint->path("config.json"));
     } else {
       model = starting_model_config(config);
     }
     text = Json{{"progress", to_json(progress)},
                 {"model", export_config(model, ExportLayout::kBase, model.dtype, {})},
-                {"tokenizer", starting_tokenizer_hash(config)}}
+                {"tokenizer", starting_tokenizer_hash(config)},
+                {"exported",
+                 !config.checkpoint.export_at_end || (folder_exists(root->folder.hybrid()) &&
+                                                      !goes_back(root->store, progress.step))}}
                .dump();
   });
   const std::string source = "rank 0's start";
   const Json json = parse_json(communicator.broadcast_text(text, 0), source, ExitCode::kInternal);
   const JsonCursor cursor(json, source, ExitCode::kInternal);
   return {progress_from_json(cursor["progress"]),
-          parse_model_config(cursor["model"].value(), source), cursor["tokenizer"].string()};
+          parse_model_config(cursor["model"].value(), source), cursor["tokenizer"].string(),
+          cursor["exported"].boolean()};
 }
 
 // The model on this rank's device, its weights still zero.
@@ -199,11 +254,11 @@ void load_parameters(const RunConfig& config, const ModelConfig& model, const Ro
 }
 
 void describe_run(const TrainArguments& arguments, const RunConfig& config, RootFiles& root,
-                  const DeviceFacts& device, int ranks) {
+                  const DeviceFacts& device, bool on_gpu, int ranks) {
   ProgramFacts facts;
   facts.command_line = arguments.command_line;
   facts.versions = {{"swiattn", kVersion}, {"torch", TORCH_VERSION}};
-  facts.gpus = {device.name};
+  if (on_gpu) facts.gpus = {device.name};
   facts.ranks = ranks;
   root.folder.describe(read_file(arguments.config_path, ExitCode::kConfiguration),
                        print_run_config(config), describe_environment(facts));
@@ -233,7 +288,7 @@ std::vector<CardLine> card_lines(const TrainingProgress& progress, const RunConf
   return lines;
 }
 
-// The export and the report, each made again only where it is missing or out of date.
+// The export where it is missing, and the report.
 void complete(RootFiles& root, const RunConfig& config, const ModelConfig& model,
               const FlatParameters& parameters, const TrainingProgress& progress, bool finished,
               Log& log) {
@@ -247,102 +302,141 @@ void complete(RootFiles& root, const RunConfig& config, const ModelConfig& model
     export_hybrid(files, parameters, model, options, root.folder.hybrid());
     log.info("Exported the model to {}.", root.folder.hybrid());
   }
-  write_report(files, root.folder.path(),
-               {std::filesystem::path(root.folder.path()).filename().string(),
-                {{"Base model", config.model.init_from.value_or("random weights")}}});
-  log.info("Report: {}.", root.folder.report());
+  try {
+    write_report(files, root.folder.path(),
+                 {std::filesystem::path(root.folder.path()).filename().string(),
+                  {{"Base model", config.model.init_from.value_or("random weights")}}});
+    log.info("Report: {}.", root.folder.report());
+  } catch (const std::exception& error) {  // a picture is no reason to fail
+    log.warning("The report could not be written. {}", error.what());
+  }
+}
+
+// Everything a run needs on this rank, in the order in which it is made.
+struct Surroundings {
+  const RunConfig& config;
+  Communicator& communicator;
+  Watchdog& watchdog;
+  const DeviceFacts& device;
+  std::optional<RootFiles>& root;
+  ConsoleLog& log;
+};
+
+// Runs the trainer. What goes wrong on this rank alone is told with its step, and reaches the run's
+// log from other ranks too where they see the folder.
+RunOutcome run_trainer(Trainer& trainer, RunObserver& observer, const Surroundings& s) {
+  try {
+    return trainer.run();
+  } catch (const AgreedError& error) {
+    observer.fail(error.what());
+    throw;
+  } catch (const std::exception& exception) {
+    const Error error = as_error(exception);
+    const std::string sentence =
+        fmt::format("Step {}: {}", trainer.progress().step + 1, error.what());
+    observer.fail(sentence);
+    const std::string log_path = s.config.run.folder + "/run.log";
+    if (!s.root && file_exists(log_path)) s.log.attach_file(log_path);
+    throw Error(error.code(), sentence);
+  }
+}
+
+End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
+  const int rank = s.communicator.rank(), ranks = s.communicator.size();
+  const ModelTokens tokens{start.model.vocab_size, start.tokenizer_hash};
+  std::optional<BatchStream> stream;
+  std::vector<NamedStream> validation;
+  agree(s.communicator, [&] {
+    stream.emplace(training_stream(s.config, tokens, rank, ranks));
+    validation = validation_streams(s.config, tokens, rank, ranks);
+  });
+  std::unique_ptr<RunObserver> observer = std::make_unique<RunObserver>();
+  agree_on_root(s.communicator, [&] {
+    set_outdated_aside(*s.root, start.progress.step, s.log);
+    observer = std::make_unique<RunRecorder>(FileSystem::posix(), s.root->folder, s.config,
+                                             start.progress.step, s.log);
+  });
+  Trainer trainer({s.config, s.communicator, trained.model, trained.parameters, *observer,
+                   s.watchdog, s.root ? &s.root->store : nullptr, s.device.bf16_peak_flops},
+                  start.progress, std::move(*stream), std::move(validation));
+  const RunOutcome outcome = run_trainer(trainer, *observer, s);
+  observer->enter(trainer.progress().step,
+                  outcome == RunOutcome::kFinished ? "finished" : "stopped");
+  return {outcome, trainer.progress(), trainer.saved()};
 }
 
 }  // namespace
 
 ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, ConsoleLog& log) {
   const c10::InferenceMode no_autograd;
-  auto host = mpi.make_host_communicator();
   RunConfig config;
-  c10::Device device = c10::kCPU;
-  agree(*host, [&] {
-    config = read_run_config(arguments.config_path, arguments.overrides);
-    device = choose_device(arguments.device, mpi.local_rank());
-  });
-  install_stop_signals(config.preempt.signals);
-  const DeviceFacts facts = device_facts(device);
-
   Watchdog watchdog(config.parallel.timeout_first, [&](const std::string& sentence) {
     log.error("Rank {} {}.", mpi.rank(), sentence);
     mpi.abort(ExitCode::kCommunication);
   });
-  const auto communicator = watch(make_communicator(std::move(host), device), watchdog);
+  auto host = mpi.make_host_communicator();
+  c10::Device device = c10::kCPU;
+  {
+    const Watchdog::Watch watch(watchdog, "the other ranks to read the configuration");
+    agree(*host, [&] {
+      config = read_run_config(arguments.config_path, arguments.overrides);
+      device = choose_device(arguments.device, mpi.local_rank());
+    });
+  }
+  watchdog.set_timeout(config.parallel.timeout_first);
+  install_stop_signals(config.preempt.signals);
+  const DeviceFacts facts = device_facts(device);
+  const bool deterministic = choose_determinism(config, device);
+  const auto communicator = watch(make_communicator(std::move(host), device, watchdog), watchdog);
 
   std::optional<RootFiles> root;
   agree_on_root(*communicator, [&] {
     root.emplace(config, log);
     find_checkpoint(*root, arguments.resume);
-    if (root->checkpoint)
+    if (root->checkpoint) {
       compare_configs(*root->checkpoint, config, arguments.allowed_changes, log);
-    describe_run(arguments, config, *root, facts, communicator->size());
+    }
+    describe_run(arguments, config, *root, facts, device.is_cuda(), communicator->size());
     log.attach_file(root->folder.log());
   });
-  const auto [progress, model_config, tokenizer_hash] = agree_on_start(config, root, *communicator);
+  const Start start = agree_on_start(config, root, *communicator);
+  const bool trains = start.progress.step < config.total_steps();
+  if (!trains) {
+    log.info("The run in {} is finished: {} of {} steps.", config.run.folder, start.progress.step,
+             config.total_steps());
+    if (start.exported) return ExitCode::kDone;
+  }
 
   std::optional<TrainedModel> trained;
-  agree(*communicator, [&] { trained.emplace(config, model_config, device); });
-  auto& [parameters, model] = *trained;
+  agree(*communicator, [&] { trained.emplace(config, start.model, device); });
   agree_on_root(*communicator,
-                [&] { load_parameters(config, model_config, *root, parameters, log); });
-  broadcast_parameters(parameters, *communicator);
-  parameters.refresh_compute_copies();
-
-  const ModelTokens tokens{model_config.vocab_size, tokenizer_hash};
-  std::optional<BatchStream> stream;
-  std::vector<NamedStream> validation;
-  agree(*communicator, [&] {
-    stream.emplace(training_stream(config, tokens, communicator->rank(), communicator->size()));
-    validation = validation_streams(config, tokens, communicator->rank(), communicator->size());
-  });
-
-  const bool deterministic = choose_determinism(config, device);
+                [&] { load_parameters(config, start.model, *root, trained->parameters, log); });
+  broadcast_parameters(trained->parameters, *communicator);
+  trained->parameters.refresh_compute_copies();
   log.info("{} on {}; attention: {}; {}.",
            communicator->size() == 1 ? "1 rank" : fmt::format("{} ranks", communicator->size()),
-           facts.name, model.backend().name(),
+           facts.name, trained->model.backend().name(),
            deterministic ? "deterministic" : "not deterministic");
 
-  RunOutcome outcome = RunOutcome::kFinished;
-  TrainingProgress end = progress;
-  bool saved = true;
-  if (progress.step < config.total_steps()) {
-    std::unique_ptr<RunObserver> observer = std::make_unique<RunObserver>();
-    agree_on_root(*communicator, [&] {
-      observer = std::make_unique<RunRecorder>(FileSystem::posix(), root->folder, config,
-                                               progress.step, log);
-    });
-    Trainer trainer({config, *communicator, model, parameters, *observer, watchdog,
-                     root ? &root->store : nullptr, facts.bf16_peak_flops},
-                    progress, std::move(*stream), std::move(validation));
-    try {
-      outcome = trainer.run();
-    } catch (const std::exception& error) {
-      observer->fail(error.what());
-      throw;
-    }
-    end = trainer.progress();
-    saved = trainer.saved();
-    observer->enter(end.step, outcome == RunOutcome::kFinished ? "finished" : "stopped");
-  } else {
-    log.info("The run in {} is finished: {} of {} steps.", config.run.folder, progress.step,
-             config.total_steps());
+  End end{RunOutcome::kFinished, start.progress};
+  if (trains) {
+    end = train(start, *trained, {config, *communicator, watchdog, facts, root, log});
   }
   watchdog.set_timeout(config.parallel.timeout_first);  // the others wait for rank 0's disk
+  const bool finished = end.outcome == RunOutcome::kFinished;
   agree_on_root(*communicator, [&] {
-    complete(*root, config, model_config, parameters, end, outcome == RunOutcome::kFinished, log);
+    if (!trains) set_outdated_aside(*root, end.progress.step, log);
+    complete(*root, config, start.model, trained->parameters, end.progress, finished, log);
   });
-  if (!saved) {
+  if (!end.saved) {
     throw AgreedError(ExitCode::kCheckpoint,
                       fmt::format("The run is finished, but its last checkpoint could not be "
                                   "saved: start the same command again when {} has room.",
                                   config.run.folder));
   }
-  if (outcome == RunOutcome::kFinished) return ExitCode::kDone;
-  log.info("Stopped by a signal after step {}; start the same command again to go on.", end.step);
+  if (finished) return ExitCode::kDone;
+  log.info("Stopped by a signal after step {}; start the same command again to go on.",
+           end.progress.step);
   return ExitCode::kPreempted;
 }
 

@@ -1,7 +1,7 @@
 #include "trainer/status_file.h"
 
+#include "base/host.h"
 #include "base/json.h"
-#include "trainer/host.h"
 
 namespace swiattn {
 
@@ -33,7 +33,7 @@ void StatusFile::write() {
   try {
     const std::string temporary = path_ + ".tmp";
     const auto file = files_.create(temporary);
-    file->append(status.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+    file->append(dump_json(status, 2) + "\n");
     file->close();
     files_.rename(temporary, path_);
   } catch (const FileError&) {

@@ -70,9 +70,8 @@ void describe_routing(const StepReport& report, bool with_router, bool with_gamm
   if (with_router) {
     metrics.disagreement_mean = ratio(report.total(S::kDisagreement), tokens);
     metrics.router_logit_mean = ratio(report.total(S::kLogit), tokens);
-    const double square = ratio(report.total(S::kLogitSquare), tokens);
     metrics.router_logit_std =
-        std::sqrt(std::max(0.0, square - metrics.router_logit_mean * metrics.router_logit_mean));
+        standard_deviation(metrics.router_logit_mean, ratio(report.total(S::kLogitSquare), tokens));
   }
   if (with_gamma) metrics.gamma_mean = ratio(report.total(S::kGamma), report.total(S::kCounted));
 }

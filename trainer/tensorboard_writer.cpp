@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "trainer/host.h"
+#include "base/host.h"
 
 namespace swiattn {
 namespace {
@@ -73,10 +73,16 @@ uint32_t masked_crc32c(std::string_view bytes) {
 TensorboardWriter::TensorboardWriter(FileSystem& files, const std::string& folder,
                                      int64_t resumed_step, Log& log)
     : log_(log) {
-  files.make_folders(folder);
-  // TensorBoard reads the files of a folder in the order of their names.
-  file_ = files.create(fmt::format("{}/events.out.tfevents.{:.0f}.{}.{}.swiattn", folder,
-                                   std::floor(seconds_since_epoch() * 1e6), host_name(), getpid()));
+  try {
+    files.make_folders(folder);
+    // TensorBoard reads the files of a folder in the order of their names.
+    file_ =
+        files.create(fmt::format("{}/events.out.tfevents.{:.0f}.{}.{}.swiattn", folder,
+                                 std::floor(seconds_since_epoch() * 1e6), host_name(), getpid()));
+  } catch (const FileError& error) {
+    log_.warning("{} Nothing is written for TensorBoard in this run.", error.what());
+    return;
+  }
   write_record(event(0, 3, "brain.Event:2"));
   const std::string session_start = key(1, kVarint) + varint(1);  // SessionLog.status = START
   if (resumed_step > 0) write_record(event(resumed_step + 1, 7, session_start));

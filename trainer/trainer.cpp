@@ -48,7 +48,7 @@ std::vector<RoutingRow> routing_rows(const StepReport& report, bool with_router)
                     .full_ratio = mean(S::kFull, S::kTokens),
                     .full_ratio_far = mean(S::kFarFull, S::kFarTokens),
                     .logit_mean = logit,
-                    .logit_std = std::sqrt(std::max(0.0, square - logit * logit)),
+                    .logit_std = standard_deviation(logit, square),
                     .entropy = routed(S::kEntropy, S::kTokens),
                     .gamma_mean = routed(S::kGamma, S::kCounted),
                     .disagreement_mean = routed(S::kDisagreement, S::kTokens)});
@@ -87,15 +87,18 @@ RunOutcome Trainer::run() {
     const bool stop = step();
     const int64_t done = progress_.step;
     const bool last = done == total_steps_;
+    // Who asked to stop may not wait for a validation.
+    bool saved = stop && save();
     if (done % config_.validation.every == 0 || last) validate();
-    const bool due = done % config_.checkpoint.every == 0 || last || stop;
-    const bool saved = due && save();
+    if (done % config_.checkpoint.every == 0 || last) saved = save();
     if (stop && !last) {
       if (saved) return RunOutcome::kStopped;
-      fail(ExitCode::kCheckpoint,
-           "The run was asked to stop at step {}, but its checkpoint could not be saved; it can be "
-           "resumed from the last one that was.",
-           done);
+      throw AgreedError(
+          ExitCode::kCheckpoint,
+          fmt::format(
+              "The run was asked to stop at step {}, but its checkpoint could not be saved; "
+              "it can be resumed from the last one that was.",
+              done));
     }
   }
   return RunOutcome::kFinished;
@@ -109,25 +112,23 @@ bool Trainer::step() {
   observer_.enter(step, "forward and backward");
   parameters_.zero_gradients();
   StepSums sums = forward_and_backward(step);
+  parameters_.clear_frozen_gradients();
   const double data_seconds = batches_.waited_seconds() - waited;
 
   observer_.enter(step, "reduce");
   reduce(sums);
 
   observer_.enter(step, "update");
-  const Update update = decide(sums);
-  optimizer_.step(schedule_.learning_rate(step), update.factor, update.apply);
+  const Outcome outcome = update(step, sums);
 
-  const Watchdog::Watch watch(watchdog_, "the step's results");
-  const StepReport report(sums);
-  StepMetrics metrics = describe(report, now_seconds() - start, data_seconds);
-  metrics.grad_norm = update.grad_norm.item<double>();
-  advance(report, update.apply.item<double>() != 0.0);
+  StepMetrics metrics = describe(outcome.report, now_seconds() - start, data_seconds);
+  metrics.grad_norm = outcome.grad_norm;
+  advance(outcome.report, outcome.applied);
   metrics.tokens = progress_.tokens;
   metrics.skipped = progress_.skipped;
   metrics.step_seconds = now_seconds() - start;
-  observer_.record(metrics, routing_rows(report, has_router(config_)));
-  return report.stop;
+  observer_.record(metrics, routing_rows(outcome.report, has_router(config_)));
+  return outcome.report.stop;
 }
 
 StepSums Trainer::forward_and_backward(int64_t step) {
@@ -150,14 +151,15 @@ void Trainer::reduce(StepSums& sums) {
 }
 
 // Everything here is computed from reduced values, so that all ranks decide alike without asking.
-Trainer::Update Trainer::decide(const StepSums& sums) const {
-  Update update;
+// The device may still wait for other ranks' gradients: hence the watch.
+Trainer::Outcome Trainer::update(int64_t step, const StepSums& sums) {
+  const Watchdog::Watch watch(watchdog_, "the step's results");
   const at::Tensor counted = sums.counted().clamp_min(1.0);
-  update.grad_norm = gradient_square_sum(parameters_).sqrt() / counted;
-  const at::Tensor clip = (config_.optimizer.clip / (update.grad_norm + 1e-6)).clamp_max(1.0);
-  update.factor = clip / counted;
-  update.apply = update.grad_norm.isfinite().logical_and(sums.nll().isfinite()).to(at::kDouble);
-  return update;
+  const at::Tensor grad_norm = gradient_square_sum(parameters_).sqrt() / counted;
+  const at::Tensor clip = (config_.optimizer.clip / (grad_norm + 1e-6)).clamp_max(1.0);
+  const at::Tensor apply = grad_norm.isfinite().logical_and(sums.nll().isfinite()).to(at::kDouble);
+  optimizer_.step(schedule_.learning_rate(step), clip / counted, apply);
+  return {StepReport(sums), grad_norm.item<double>(), apply.item<double>() != 0.0};
 }
 
 void Trainer::advance(const StepReport& report, bool applied) {
@@ -174,11 +176,13 @@ void Trainer::advance(const StepReport& report, bool applied) {
         progress_.step));
     if (!config_.numerics.skip_nonfinite ||
         progress_.skipped_in_a_row >= config_.numerics.max_skips_in_a_row) {
-      fail(
+      throw AgreedError(
           ExitCode::kNumerics,
-          "Step {}: {} steps in a row were not finite. The weights are those of step {}; lower the "
-          "learning rate, look at the data of these steps, or resume from an earlier checkpoint.",
-          progress_.step, progress_.skipped_in_a_row, progress_.step - progress_.skipped_in_a_row);
+          fmt::format("Step {}: {} steps in a row were not finite. The weights are those of step "
+                      "{}; lower the learning rate, look at the data of these steps, or resume "
+                      "from an earlier checkpoint.",
+                      progress_.step, progress_.skipped_in_a_row,
+                      progress_.step - progress_.skipped_in_a_row));
     }
   }
   if (config_.regularizer.kind == RegularizerSection::Kind::kTargetRatio) {
@@ -210,7 +214,7 @@ StepMetrics Trainer::describe(const StepReport& report, double seconds, double d
 void Trainer::validate() {
   observer_.enter(progress_.step, "validation");
   for (NamedStream& set : validation_) {
-    const ValidationResult result = validate_model(model_, set, communicator_);
+    const ValidationResult result = validate_model(model_, set, communicator_, watchdog_);
     observer_.record(ValidationMetrics{progress_.step, set.name, result.nll, std::exp(result.nll),
                                        result.full_ratio});
   }
@@ -226,11 +230,16 @@ bool Trainer::save() {
     try {
       save_training_checkpoint(*store_, FileSystem::posix(), parameters_, model_.config(), config_,
                                progress_, communicator_.size());
-      store_->prune(config_.checkpoint.keep_last, config_.checkpoint.keep_every);
     } catch (const FileError& error) {
       saved = false;
       observer_.warn(fmt::format("The checkpoint of step {} was not saved; training goes on. {}",
                                  progress_.step, error.what()));
+      return;
+    }
+    try {
+      store_->prune(config_.checkpoint.keep_last, config_.checkpoint.keep_every);
+    } catch (const FileError& error) {
+      observer_.warn(fmt::format("Old checkpoints were not removed. {}", error.what()));
     }
   });
   saved = communicator_.broadcast_text(saved ? "saved" : "", 0) == "saved";

@@ -51,18 +51,18 @@ class Trainer {
   bool saved() const { return saved_step_ == progress_.step; }
 
  private:
-  // What the update is to do, decided on the device from values that all ranks share.
-  struct Update {
-    at::Tensor factor;     // 1/T and the clip factor
-    at::Tensor apply;      // 1, or 0 where anything is not finite
-    at::Tensor grad_norm;  // after 1/T, before clipping
+  // What a step came to, read back from the device.
+  struct Outcome {
+    StepReport report;
+    double grad_norm = 0.0;  // after 1/T, before clipping
+    bool applied = false;    // false: something was not finite, and the weights are as before
   };
 
   // One step; returns whether any rank was asked to stop.
   bool step();
   StepSums forward_and_backward(int64_t step);
   void reduce(StepSums& sums);
-  Update decide(const StepSums& sums) const;
+  Outcome update(int64_t step, const StepSums& sums);
   void advance(const StepReport& report, bool applied);
   StepMetrics describe(const StepReport& report, double seconds, double data_seconds) const;
   void validate();

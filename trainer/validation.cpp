@@ -5,8 +5,8 @@
 
 namespace swiattn {
 
-ValidationResult validate_model(const CausalLm& model, NamedStream& set,
-                                Communicator& communicator) {
+ValidationResult validate_model(const CausalLm& model, NamedStream& set, Communicator& communicator,
+                                Watchdog& watchdog) {
   StepSums sums(model.config().layers, model.device());
   for (int64_t step = 1; step <= set.steps; ++step) {
     for (int64_t i = 0; i < set.stream.micro_batches(); ++i) {
@@ -16,6 +16,7 @@ ValidationResult validate_model(const CausalLm& model, NamedStream& set,
     }
   }
   communicator.all_reduce(sums.tensor(), ReduceOperation::kSum);
+  const Watchdog::Watch watch(watchdog, "the validation's results");
   const StepReport report(sums);
   return {report.loss(), report.full_ratio()};
 }

@@ -3,6 +3,7 @@
 
 #include "model/causal_lm.h"
 #include "parallel/communicator.h"
+#include "parallel/watchdog.h"
 #include "trainer/data_setup.h"
 
 namespace swiattn {
@@ -12,8 +13,9 @@ struct ValidationResult {
   double full_ratio = 0.0;
 };
 
-// Collective. Each rank takes its share of every global batch.
-ValidationResult validate_model(const CausalLm& model, NamedStream& set,
-                                Communicator& communicator);
+// Collective. Each rank takes its share of every global batch. The watchdog watches the wait for
+// the other ranks.
+ValidationResult validate_model(const CausalLm& model, NamedStream& set, Communicator& communicator,
+                                Watchdog& watchdog);
 
 }  // namespace swiattn

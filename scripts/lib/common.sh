@@ -3,8 +3,8 @@
 # anything or touches the network. Source it; it moves to the root of the clone.
 set -euo pipefail
 
+SWIATTN_DEPS=$(realpath -m "${SWIATTN_DEPS:-$HOME/.cache/swiattn}") # relative: to the caller's folder
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-SWIATTN_DEPS=${SWIATTN_DEPS:-$HOME/.cache/swiattn}
 export SWIATTN_DEPS
 torch_version=2.11.0
 # shellcheck disable=SC2034  # used by the scripts that source this

@@ -30,14 +30,14 @@ def main() -> None:
     print(f"""\
 SmolLM2-135M-Instruct was trained for {len(steps)} steps ({steps[-1]["tokens"]:,} tokens, \
 {seconds / 60:.1f} minutes), stopped once and resumed.
-Perplexity on Pride and Prejudice, which it was not trained on:
+Perplexity on {base["tokens"]:,} tokens of Pride and Prejudice, which it was not trained on:
     base, full attention                {base["perplexity"]:8.2f}
     base, bare window, untrained        {window_only["perplexity"]:8.2f}
-    hybrid, {hybrid["full_ratio"]:4.0%} of tokens full        {hybrid["perplexity"]:8.2f}
+    {f'hybrid, {hybrid["full_ratio"]:.0%} of tokens full':<35} {hybrid["perplexity"]:8.2f}
 Full attention was chosen by {first:.0%} of tokens at the first step, {last:.0%} at the last.
 By layer, from the first: [{"".join(map(bar, ratios))}], {min(ratios):.0%} to {max(ratios):.0%}.
 A Hugging Face folder: runs/demo/hybrid. The curves: runs/demo/report.html.
-Where it looks far: build/bin/swiattn-eval routing --model runs/demo/hybrid --text FILE.txt
+Where it looks far: build/bin/swiattn-eval routing --model runs/demo/hybrid --limit 4K --text FILE
 Next: your model and text in a copy of {config}; docs/demo.md says which keys.""")
 
 

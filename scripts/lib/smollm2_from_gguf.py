@@ -165,7 +165,9 @@ def write_folder(gguf_file: Path, folder: Path) -> None:
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "README.md").write_text(MODEL_CARD, encoding="utf-8")
-    save_file(read_weights(reader, config), folder / "model.safetensors", metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    save_file(read_weights(reader, config), weights, metadata={"format": "pt"})
+    weights.chmod(0o644)  # written for its owner alone, but clones and people share this folder
 
 
 def main() -> None:

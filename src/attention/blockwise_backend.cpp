@@ -87,7 +87,10 @@ void for_each_block(Band band, const DocumentLayout& layout, const AttentionShap
     }
     const auto total = static_cast<int64_t>(chosen.size());
     for (int64_t i = 0; i < total;) {
-      const int64_t keys = chosen[std::min(i + kRows, total) - 1] - begin + 1;
+      const int64_t last = chosen[std::min(i + kRows, total) - 1];
+      const int64_t earliest =
+          band == Band::kNear ? std::max(begin, chosen[i] - shape.window + 1) : begin;
+      const int64_t keys = last - earliest + 1;
       const int64_t fitting = std::max<int64_t>(8, kScores / (keys * shape.heads));
       const int64_t count = std::min({kRows, fitting, total - i});
       visit(make_block(band, shape.window, begin, chosen.data() + i, count,

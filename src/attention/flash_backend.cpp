@@ -2,6 +2,7 @@
 // where the documents of a micro-batch are equally long. FAR is plain causal attention between the
 // views q[w:] and k, v[:S-w], because j <= i - w is j <= i' with i' = i - w.
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 
 #include <limits>
 
@@ -52,7 +53,7 @@ class FlashBackend final : public AttentionBackend {
                               shape.window - 1));
     } else if (band == Band::kFar) {
       far_backward(grad, in, final, layout, shape, out);
-    } else if (dense_causal(layout, 0)) {
+    } else if (dense_causal(layout, 0) && !deterministic()) {
       cudnn_backward(grad, in, final, layout, shape, 0, out);
     } else {
       add(out, flash_backward(grad, in, final, layout.starts_device, layout.longest, shape, {}));
@@ -64,6 +65,9 @@ class FlashBackend final : public AttentionBackend {
     const int64_t length = layout.uniform_length();
     return length > window && (length - window) % kCudnnMultiple == 0;
   }
+
+  // cuDNN's backward adds with atomics, whatever ATen was asked for; FlashAttention obeys.
+  static bool deterministic() { return at::globalContext().deterministicAlgorithms(); }
 
   static void add(const Qkv& to, const Qkv& grad) {
     to.q.add_(grad.q);
@@ -97,7 +101,7 @@ class FlashBackend final : public AttentionBackend {
                            const DocumentLayout& layout, const AttentionShape& shape,
                            const Qkv& out) {
     if (layout.far_longest == 0) return;
-    if (dense_causal(layout, shape.window)) {
+    if (dense_causal(layout, shape.window) && !deterministic()) {
       cudnn_backward(grad, in, final, layout, shape, shape.window, out);
       return;
     }

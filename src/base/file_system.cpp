@@ -42,9 +42,11 @@ class Descriptor {
 
 class PosixWritableFile : public WritableFile {
  public:
-  PosixWritableFile(const std::string& path, int flags)
-      : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0666)) {
-    if (!fd_.valid()) fail_file(ExitCode::kCheckpoint, path_, "opened for writing", errno);
+  PosixWritableFile(const std::string& path, int flags, ExitCode code)
+      : path_(path),
+        code_(code),
+        fd_(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0666)) {
+    if (!fd_.valid()) fail_file(code_, path_, "opened for writing", errno);
   }
 
   void append(const void* bytes, size_t count) override {
@@ -53,7 +55,7 @@ class PosixWritableFile : public WritableFile {
       const ssize_t written = ::write(fd_.get(), next, count);
       if (written < 0) {
         if (errno == EINTR) continue;
-        fail_file(ExitCode::kCheckpoint, path_, "written", errno);
+        fail_file(code_, path_, "written", errno);
       }
       next += written;
       count -= static_cast<size_t>(written);
@@ -61,17 +63,18 @@ class PosixWritableFile : public WritableFile {
   }
 
   void sync() override {
-    if (::fsync(fd_.get()) != 0) fail_file(ExitCode::kCheckpoint, path_, "synced", errno);
+    if (::fsync(fd_.get()) != 0) fail_file(code_, path_, "synced", errno);
   }
 
   void close() override {
     if (fd_.valid() && ::close(fd_.release()) != 0) {
-      fail_file(ExitCode::kCheckpoint, path_, "closed", errno);
+      fail_file(code_, path_, "closed", errno);
     }
   }
 
  private:
   std::string path_;
+  ExitCode code_;
   Descriptor fd_;
 };
 
@@ -82,28 +85,30 @@ std::string parent_of(const std::string& path) {
 
 class PosixFileSystem : public FileSystem {
  public:
+  explicit PosixFileSystem(ExitCode code) : code_(code) {}
+
   std::unique_ptr<WritableFile> create(const std::string& path) override {
-    return std::make_unique<PosixWritableFile>(path, O_TRUNC);
+    return std::make_unique<PosixWritableFile>(path, O_TRUNC, code_);
   }
 
   std::unique_ptr<WritableFile> open_for_append(const std::string& path) override {
-    return std::make_unique<PosixWritableFile>(path, O_APPEND);
+    return std::make_unique<PosixWritableFile>(path, O_APPEND, code_);
   }
 
   void rename(const std::string& from, const std::string& to) override {
     if (::rename(from.c_str(), to.c_str()) != 0) {
-      fail_file(ExitCode::kCheckpoint, from, fmt::format("renamed to '{}'", to).c_str(), errno);
+      fail_file(code_, from, fmt::format("renamed to '{}'", to).c_str(), errno);
     }
   }
 
   void remove_file(const std::string& path) override {
-    if (::unlink(path.c_str()) != 0) fail_file(ExitCode::kCheckpoint, path, "removed", errno);
+    if (::unlink(path.c_str()) != 0) fail_file(code_, path, "removed", errno);
   }
 
   void remove_folder_tree(const std::string& path) override {
     std::error_code error;
     std::filesystem::remove_all(path, error);
-    if (error) fail_file(ExitCode::kCheckpoint, path, "removed", error.value());
+    if (error) fail_file(code_, path, "removed", error.value());
   }
 
   void make_folders(const std::string& path) override {
@@ -112,25 +117,28 @@ class PosixFileSystem : public FileSystem {
     if (parent != path) make_folders(parent);
     // Another process may make it at the same moment; a file of that name is an error.
     if (::mkdir(path.c_str(), 0777) != 0 && !(errno == EEXIST && folder_exists(path))) {
-      fail_file(ExitCode::kCheckpoint, path, "made as a folder", errno);
+      fail_file(code_, path, "made as a folder", errno);
     }
     sync_folder(parent);
   }
 
   void sync_folder(const std::string& path) override {
     const Descriptor folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!folder.valid()) fail_file(ExitCode::kCheckpoint, path, "opened as a folder", errno);
+    if (!folder.valid()) fail_file(code_, path, "opened as a folder", errno);
     // Some network file systems know no fsync of folders: their renames are durable by themselves.
     if (::fsync(folder.get()) != 0 && errno != EINVAL) {
-      fail_file(ExitCode::kCheckpoint, path, "synced", errno);
+      fail_file(code_, path, "synced", errno);
     }
   }
 
   void truncate(const std::string& path, uint64_t bytes) override {
     if (::truncate(path.c_str(), static_cast<off_t>(bytes)) != 0) {
-      fail_file(ExitCode::kCheckpoint, path, "truncated", errno);
+      fail_file(code_, path, "truncated", errno);
     }
   }
+
+ private:
+  ExitCode code_;  // of its failures
 };
 
 }  // namespace
@@ -138,7 +146,12 @@ class PosixFileSystem : public FileSystem {
 bool FileError::disk_full() const { return system_error_ == ENOSPC || system_error_ == EDQUOT; }
 
 FileSystem& FileSystem::posix() {
-  static PosixFileSystem files;
+  static PosixFileSystem files(ExitCode::kCheckpoint);
+  return files;
+}
+
+FileSystem& FileSystem::posix_of_data() {
+  static PosixFileSystem files(ExitCode::kData);
   return files;
 }
 

@@ -37,7 +37,8 @@ class WritableFile {
   void append(std::string_view text) { append(text.data(), text.size()); }
 };
 
-// Operations on paths. Thread-safe. Every failure is a FileError{kCheckpoint} naming the path.
+// Operations on paths. Thread-safe. Every failure is a FileError naming the path; its code is
+// kCheckpoint unless said otherwise.
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
@@ -54,6 +55,7 @@ class FileSystem {
 
   // The real file system of this machine.
   static FileSystem& posix();
+  static FileSystem& posix_of_data();  // whose failures are FileErrors{kData}: for shards and texts
 };
 
 // Reading never goes wrong halfway, so these are plain functions. Errors carry `code`.

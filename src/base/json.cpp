@@ -10,6 +10,8 @@
 namespace swiattn {
 namespace {
 
+constexpr size_t kLongestReason = 300;  // bytes: the parser's own can quote a whole file
+
 constexpr size_t kDeepest = 100;
 
 // Walks over the text and tells, from outside, how far the parser has read: the callbacks of
@@ -91,7 +93,7 @@ class StrictBuilder {
     } else if (bracket != std::string::npos) {
       why.erase(0, bracket + 2);
     }
-    refuse(position, why);
+    refuse(position, shorten(why, kLongestReason));
   }
 
  private:
@@ -144,7 +146,7 @@ class StrictBuilder {
 std::string describe(const Json& value) {
   if (value.is_object()) return "an object";
   if (value.is_array()) return "a list";
-  return shorten(value.dump(-1, ' ', false, Json::error_handler_t::replace), 60);
+  return shorten(dump_json(value), 60);
 }
 
 }  // namespace
@@ -155,6 +157,14 @@ Json parse_json(std::string_view text, const std::string& source, ExitCode code)
 
 Json read_json_file(const std::string& path, ExitCode code, uint64_t limit) {
   return parse_json(read_file(path, code, limit), path, code);
+}
+
+std::string dump_json(const Json& json, int indent) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string dump_json(const nlohmann::ordered_json& json, int indent) {
+  return json.dump(indent, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 JsonCursor::JsonCursor(const Json& value, std::string source, ExitCode code)

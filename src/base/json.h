@@ -21,6 +21,11 @@ Json parse_json(std::string_view text, const std::string& source, ExitCode code)
 // Reads and parses a file of at most `limit` bytes.
 Json read_json_file(const std::string& path, ExitCode code, uint64_t limit = 64ULL << 20);
 
+// The text of a value, on one line or indented. Bytes that are not UTF-8 become U+FFFD: names of
+// files may hold any bytes, and a result is not to be lost over its name.
+std::string dump_json(const Json& json, int indent = -1);
+std::string dump_json(const nlohmann::ordered_json& json, int indent = -1);
+
 // A position inside a parsed document. Every accessor throws Error{code} that names the source and
 // the path ("config.json: rope_scaling.factor: expected a number, found \"x\"."). Does not own the
 // document, which must outlive it.

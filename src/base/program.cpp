@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
+#include <iostream>
 #include <string>
 
 #include "base/error.h"
@@ -14,11 +15,19 @@ namespace {
 
 using Report = std::function<void(const std::string& sentence)>;
 
+// Whether all that went to standard output, by whichever way, arrived there.
+bool written(std::ostream& out) {
+  out.flush();
+  return out.good() && std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+}
+
 int run_and_report(const Report& report, const std::function<int()>& body) {
   ExitCode code = ExitCode::kInternal;
   std::string sentence;
   try {
-    return body();
+    const int result = body();
+    if (result != 0 || written(std::cout)) return result;
+    sentence = "Standard output could not be written: is its disk full?";
   } catch (const Error& error) {
     code = error.code();
     sentence = error.what();
@@ -38,7 +47,10 @@ int run_and_report(const Report& report, const std::function<int()>& body) {
 
 int run_program(std::string_view name, const std::function<int()>& body) {
   return run_and_report(
-      [&](const std::string& sentence) { fmt::print(stderr, "{}: {}\n", name, sentence); }, body);
+      [&](const std::string& sentence) {
+        std::fputs(fmt::format("{}: {}\n", name, sentence).c_str(), stderr);  // closed or not
+      },
+      body);
 }
 
 int run_program(Log& log, const std::function<int()>& body) {

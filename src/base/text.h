@@ -9,10 +9,6 @@
 
 namespace swiattn {
 
-// Whether the bytes are well-formed UTF-8 (no surrogates, no overlong forms, nothing past
-// U+10FFFF).
-bool is_valid_utf8(std::string_view bytes);
-
 // The candidate with the smallest edit distance to `word`, or "" when none is near enough for a
 // "did you mean" (more than a third of the letters differ).
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);

@@ -53,7 +53,7 @@ void set_aside(FileSystem& files, Log& log, const std::string& parent, const std
                std::string_view kind, std::string_view reason) {
   std::string aside = fmt::format("{}.{}", name, kind);
   for (int i = 2; exists(parent + "/" + aside); ++i) aside = fmt::format("{}.{}-{}", name, kind, i);
-  log.warning("{} The checkpoint is kept as {}/{}.", reason, parent, aside);
+  log.warning("{} It is kept as {}/{}.", reason, parent, aside);
   try {
     files.rename(parent + "/" + name, parent + "/" + aside);
     files.sync_folder(parent);

@@ -99,7 +99,7 @@ std::vector<int64_t> CheckpointStore::prune(int64_t keep_last, std::optional<int
     const std::string leftover = folder_ + "/" + temporary_name(step);
     files_.rename(path(step), leftover);
     files_.sync_folder(folder_);
-    files_.remove_folder_tree(leftover);
+    remove_leftover(leftover);
   }
   return doomed;
 }
@@ -107,7 +107,17 @@ std::vector<int64_t> CheckpointStore::prune(int64_t keep_last, std::optional<int
 void CheckpointStore::remove_leftovers() {
   if (!folder_exists(folder_)) return;
   for (const std::string& name : list_folder(folder_, ExitCode::kCheckpoint)) {
-    if (is_temporary_name(name)) files_.remove_folder_tree(folder_ + "/" + name);
+    if (is_temporary_name(name)) remove_leftover(folder_ + "/" + name);
+  }
+}
+
+// What cannot be removed (a file that somebody still reads, over NFS) only costs room: it must not
+// stand in the way of the next save.
+void CheckpointStore::remove_leftover(const std::string& leftover) {
+  try {
+    files_.remove_folder_tree(leftover);
+  } catch (const FileError& error) {
+    log_.warning("{} It is tried again at the next save.", error.what());
   }
 }
 

@@ -40,12 +40,13 @@ class CheckpointStore {
 
   // Removes all but the newest `keep_last` checkpoints and those whose step is a multiple of
   // `keep_every`, oldest first. One that fails `test` neither counts nor is removed. Returns the
-  // steps removed. Throws FileError: nothing that was to be kept is then lost.
+  // steps removed. Throws FileError: nothing that was to be kept is then lost. A folder that cannot
+  // be deleted whole is a leftover from then on.
   std::vector<int64_t> prune(int64_t keep_last, std::optional<int64_t> keep_every,
                              CheckpointTest test = CheckpointTest::kSizes);
 
-  // Removes what dead writers left: step-*.tmp.*. The lock of the run's folder makes sure that
-  // nobody is writing them. begin() does the same.
+  // Removes what dead writers left, step-*.tmp.*, or warns where it cannot. The lock of the run's
+  // folder makes sure that nobody is writing them. begin() does the same.
   void remove_leftovers();
 
   // The steps of all folders named as checkpoints, in order, whole or not.
@@ -54,6 +55,7 @@ class CheckpointStore {
   std::string path(int64_t step) const;
 
  private:
+  void remove_leftover(const std::string& leftover);
   void warn_if_latest_is_gone() const;
   void refuse_if_all_are_damaged() const;
 

@@ -70,14 +70,19 @@ std::string CheckpointWriter::commit(const ManifestFields& fields) {
   return target;
 }
 
-// Whether the name is free now. A folder that holds this step whole is never moved: between two
-// renames a crash would leave no checkpoint of that name.
+// Whether the name is free now. A folder that holds this step whole is never moved for the same
+// bytes: between two renames a crash would leave no checkpoint of that name.
 bool CheckpointWriter::make_way(const std::string& target) {
   if (!folder_exists(target)) return true;
   try {
     const SavedCheckpoint existing(target, CheckpointTest::kHashes);
-    log_.info("{} is already there and whole: it is kept.", target);
-    return false;
+    if (existing.manifest().files == manifest_.files) {
+      log_.info("{} is already there and whole: it is kept.", target);
+      return false;
+    }
+    set_aside(files_, log_, parent_, checkpoint_folder_name(step_), "superseded",
+              fmt::format("{} holds another state of step {}.", target, step_));
+    return true;
   } catch (const NewerFormatError&) {
     throw;
   } catch (const Error& error) {

@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "checkpoint/parallel_ranges.h"
 #include "checkpoint/tensor_conversion.h"
+#include "model/hybrid_attention.h"
 #include "model/parameter_table.h"
 
 namespace swiattn {
@@ -186,30 +187,42 @@ ImportReport load_weights(const HfFolder& folder, FlatParameters& parameters,
   return report;
 }
 
+void require_routers(const HfFolder& folder) {
+  const auto attention = read_hybrid_attention(folder.config(), folder.path() + "/config.json");
+  const bool called_for = attention && attention->has_router();
+  bool any = false;
+  std::string missing;  // the first one
+  for (const ParameterUnit& unit : parameter_table(folder.config(), true)) {
+    for (const ParameterGroup& group : unit.groups) {
+      for (const ParameterSpec& spec : group.members) {
+        if (spec.role != ParameterRole::kRouter) continue;
+        const bool found = folder.find(spec.name) != nullptr;
+        any = any || found;
+        if (!found && missing.empty()) missing = spec.name;
+      }
+    }
+  }
+  if (missing.empty() || !(called_for || any)) return;
+  fail(ExitCode::kCheckpoint, "'{}' {}, but no tensor {}: the folder is damaged or unfinished.",
+       folder.path(), any ? "has routers" : "has a config.json that calls for routers", missing);
+}
+
 ImportReport verify_weights(const HfFolder& folder) {
   ImportReport report;
-  std::vector<std::string> missing_routers;
   std::vector<float> buffer;
   check_unknown(folder);
   for (const ParameterUnit& unit : parameter_table(folder.config(), true)) {
     for (const ParameterGroup& group : unit.groups) {
       for (const ParameterSpec& spec : group.members) {
         const HfFolder::Tensor* tensor = find_checked(folder, spec);
-        if (tensor == nullptr) {
-          missing_routers.push_back(spec.name);
-          continue;
-        }
+        if (tensor == nullptr) continue;  // a router
         buffer.resize(static_cast<size_t>(spec.numel()));
         read_tensor(*tensor, buffer);
         count(spec, report);
       }
     }
   }
-  if (missing_routers.size() != static_cast<size_t>(folder.config().layers) &&
-      !missing_routers.empty()) {
-    fail(ExitCode::kCheckpoint, "'{}' has routers, but no tensor {}.", folder.path(),
-         missing_routers.front());
-  }
+  require_routers(folder);
   return report;
 }
 

@@ -30,8 +30,13 @@ struct ImportReport {
 ImportReport load_weights(const HfFolder& folder, FlatParameters& parameters,
                           const InitialWeights& initial);
 
+// Throws Error{kCheckpoint} naming the first router that a folder lacks although its config.json
+// says that the model has them, or another layer has one. Who does not train means to read routers,
+// not to draw them.
+void require_routers(const HfFolder& folder);
+
 // The same tests of names, shapes, types and values, without keeping the weights: memory for the
-// largest tensor is enough. A router may be missing only where no other layer has one either.
+// largest tensor is enough. Routers must be there as for require_routers().
 ImportReport verify_weights(const HfFolder& folder);
 
 // Random weights for all: normal(0, initializer_range) matrices, normal(0, router_std) routers,

@@ -34,9 +34,9 @@ std::string usage(ExportLayout layout) {
       "```python\n"
       "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
       "model = AutoModelForCausalLM.from_pretrained(FOLDER{}, dtype=\"auto\")\n"
-      "tokenizer = AutoTokenizer.from_pretrained(FOLDER)\n"
+      "tokenizer = AutoTokenizer.from_pretrained(FOLDER{})\n"
       "```\n",
-      flag);
+      flag, flag);
   if (layout == ExportLayout::kBaseWithMode) {
     text +=
         "\nWithout `trust_remote_code=True` it loads as the plain base model, with full "

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 
@@ -21,6 +22,8 @@ namespace swiattn {
 namespace {
 
 using OrderedJson = nlohmann::ordered_json;
+
+constexpr double kLargestRouterStd = 1000.0;
 
 struct Arguments {
   std::string from;
@@ -42,21 +45,35 @@ struct Surroundings {
 
 void print(std::ostream& out, bool as_json, const OrderedJson& facts, const std::string& line) {
   if (as_json) {
-    out << facts.dump(2) << '\n';
+    out << dump_json(facts, 2) << '\n';
   } else {
     out << line << '\n';
   }
 }
 
-FlatParameters load(const HfFolder& folder, bool with_router, const InitialWeights& initial) {
-  FlatParameters parameters(parameter_table(folder.config(), with_router), {}, at::kFloat, at::kCPU,
-                            FlatParameters::Purpose::kEvaluation);
-  load_weights(folder, parameters, initial);
-  return parameters;
+struct LoadedModel {
+  FlatParameters parameters;
+  ImportReport report;
+};
+
+LoadedModel load(const HfFolder& folder, bool with_router, const InitialWeights& initial) {
+  require_routers(folder);
+  LoadedModel model{{parameter_table(folder.config(), with_router),
+                     {},
+                     at::kFloat,
+                     at::kCPU,
+                     FlatParameters::Purpose::kEvaluation},
+                    {}};
+  model.report = load_weights(folder, model.parameters, initial);
+  return model;
 }
 
-std::string without_trailing_slash(std::string path) {
+// Without a trailing slash.
+std::string checked_destination(std::string path) {
   while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  if (path.empty() || path == "/") {
+    fail(ExitCode::kConfiguration, "'{}' is no name for the folder to write.", path);
+  }
   return path;
 }
 
@@ -73,7 +90,12 @@ std::vector<TensorSource> master_sources(const FlatParameters& parameters) {
 
 // A checkpoint of step 0 with weights only: what a run with init_from starts from.
 void import_folder(const Arguments& arguments, const Surroundings& s) {
-  const std::string to = without_trailing_slash(arguments.to);
+  const std::string to = checked_destination(arguments.to);
+  const double std = arguments.initial.router_std;
+  if (!(std >= 0 && std <= kLargestRouterStd)) {
+    fail(ExitCode::kConfiguration, "--router-std {}: expected a number from 0 to {}.", std,
+         kLargestRouterStd);
+  }
   if (file_exists(to) || folder_exists(to)) {
     fail(ExitCode::kCheckpoint, "'{}' exists already: remove it or import to another name.", to);
   }
@@ -82,15 +104,17 @@ void import_folder(const Arguments& arguments, const Surroundings& s) {
   if (const auto own = read_hybrid_attention(folder.config(), arguments.from + "/config.json")) {
     attention = *own;
   }
-  const FlatParameters parameters = load(folder, attention.has_router(), arguments.initial);
+  // A full-attention model gets the routers that a hybrid is trained from.
+  const LoadedModel model = load(folder, attention.has_router(), arguments.initial);
 
   // The writer makes a folder named after the step inside another; only the inner one is wanted.
   const std::string parent = to + ".tmp";
   if (folder_exists(parent)) s.files.remove_folder_tree(parent);
   s.files.make_folders(parent);
   CheckpointWriter writer(s.files, s.log, parent, 0);
-  const WrittenFile weights = write_safetensors(s.files, writer.path("model.safetensors"),
-                                                master_sources(parameters), {{"format", "pt"}});
+  const WrittenFile weights =
+      write_safetensors(s.files, writer.path("model.safetensors"), master_sources(model.parameters),
+                        {{"format", "pt"}});
   writer.add("model.safetensors", weights.bytes, weights.hash);
   const ExportLayout layout =
       attention.has_router() ? ExportLayout::kHybrid : ExportLayout::kBaseWithMode;
@@ -104,12 +128,17 @@ void import_folder(const Arguments& arguments, const Surroundings& s) {
   s.files.remove_folder_tree(parent);
   const int64_t count = folder.config().parameter_count(attention.has_router());
   print(s.out, arguments.as_json,
-        {{"folder", to}, {"parameters", count}, {"dtype", folder.dtype()}},
-        fmt::format("{}: {} parameters as float32 masters, from {} weights in {}.", to, count,
-                    folder.dtype(), arguments.from));
+        {{"folder", to},
+         {"parameters", count},
+         {"dtype", folder.dtype()},
+         {"new_routers", model.report.initialised.size()}},
+        fmt::format("{}: {} parameters as float32 masters, from {} weights in {}; {} routers are "
+                    "new.",
+                    to, count, folder.dtype(), arguments.from, model.report.initialised.size()));
 }
 
 void export_checkpoint(const Arguments& arguments, const Surroundings& s) {
+  checked_destination(arguments.to);
   const bool of_run = is_run_checkpoint(arguments.from);
   if (of_run) SavedCheckpoint verified(arguments.from, CheckpointTest::kHashes);
   const HfFolder folder(arguments.from);
@@ -131,8 +160,8 @@ void export_checkpoint(const Arguments& arguments, const Surroundings& s) {
         "them with --tokenizer.",
         options.companions_from);
   }
-  const FlatParameters parameters = load(folder, options.attention.has_router(), arguments.initial);
-  (arguments.base ? export_base : export_hybrid)(s.files, parameters, config, options,
+  const LoadedModel model = load(folder, options.attention.has_router(), arguments.initial);
+  (arguments.base ? export_base : export_hybrid)(s.files, model.parameters, config, options,
                                                  arguments.to);
   const char* kind = arguments.base ? "base model" : options.attention.mode.c_str();
   print(s.out, arguments.as_json,
@@ -187,10 +216,10 @@ void add_model_commands(CLI::App& app, FileSystem& files, Log& log, std::ostream
   import->add_option("--seed", arguments->initial.seed, "Of routers that the folder does not have")
       ->capture_default_str();
   import->add_option("--router-std", arguments->initial.router_std, "Their standard deviation")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0.0, 1000.0))
       ->capture_default_str();
   import->add_option("--window", arguments->attention.window, "Keys that the window holds")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, std::numeric_limits<int>::max()))
       ->capture_default_str();
 
   CLI::App* exported = add_command(

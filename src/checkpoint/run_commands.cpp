@@ -4,10 +4,12 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 
 #include "base/error.h"
+#include "base/folder_lock.h"
 #include "base/json.h"
 #include "base/text.h"
 #include "checkpoint/checkpoint_names.h"
@@ -81,7 +83,7 @@ void print_json(const std::vector<Listed>& all, std::ostream& out) {
                            : OrderedJson{{"folder", listed.folder}, {"problem", listed.problem}};
     list.push_back(std::move(item));
   }
-  out << list.dump(2) << '\n';
+  out << dump_json(list, 2) << '\n';
 }
 
 // Folders that no resume looks at: evidence, what was abandoned, unfinished saves.
@@ -104,12 +106,14 @@ void list(const Arguments& arguments, FileSystem& files, Log& log, std::ostream&
 }
 
 void prune(const Arguments& arguments, FileSystem& files, Log& log, std::ostream& out) {
-  CheckpointStore store(files, checkpoints_of(arguments.run), log);
+  const std::string folder = checkpoints_of(arguments.run);
+  const FolderLock lock(arguments.run);  // a run that goes on saves and prunes here itself
+  CheckpointStore store(files, folder, log);
   // Every byte of what stays is read: the last good checkpoint must not make way for a damaged one.
   const std::vector<int64_t> removed =
       store.prune(arguments.keep, std::nullopt, CheckpointTest::kHashes);
   if (arguments.as_json) {
-    out << OrderedJson{{"removed", removed}, {"left", store.steps()}}.dump(2) << '\n';
+    out << dump_json(OrderedJson{{"removed", removed}, {"left", store.steps()}}, 2) << '\n';
     return;
   }
   for (const int64_t step : removed) fmt::print(out, "removed {}\n", store.path(step));
@@ -136,7 +140,7 @@ void add_run_commands(CLI::App& app, FileSystem& files, Log& log, std::ostream& 
   CLI::App* command = add_command(
       app, "prune", "Remove all but the newest checkpoints of a run that verify", arguments);
   command->add_option("--keep", arguments->keep, "How many stay")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, std::numeric_limits<int>::max()))
       ->capture_default_str();
   command->callback([=, &files, &log, &out] { prune(*arguments, files, log, out); });
 }
@@ -149,7 +153,7 @@ bool is_run_checkpoint(const std::string& folder) {
 void verify_run_checkpoint(const std::string& folder, bool as_json, std::ostream& out) {
   const SavedCheckpoint checkpoint(folder, CheckpointTest::kHashes);
   if (as_json) {
-    out << describe(checkpoint).dump(2) << '\n';
+    out << dump_json(describe(checkpoint), 2) << '\n';
     return;
   }
   const Manifest& manifest = checkpoint.manifest();

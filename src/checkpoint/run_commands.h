@@ -15,7 +15,8 @@ class App;
 namespace swiattn {
 
 // Adds the subcommands `list` and `prune`, each with --json. They run inside app.parse(), print to
-// `out` and throw Error{kCheckpoint}. Borrows everything for as long as `app` parses.
+// `out` and throw Error{kCheckpoint}. `prune` holds the run's lock: where a run keeps it, it throws
+// Error{kConfiguration}. Borrows everything for as long as `app` parses.
 void add_run_commands(CLI::App& app, FileSystem& files, Log& log, std::ostream& out);
 
 // Whether a folder is a run's checkpoint, by its manifest or its name, rather than a model folder.

@@ -64,6 +64,7 @@ EvaluationModel::EvaluationModel(const std::string& path, const AttentionOverrid
   }
   const HfFolder folder(path);
   const ModelConfig& config = folder.config();
+  require_routers(folder);
   attention_ = choose_attention(config, path, attention);
   const at::ScalarType type = device.is_cpu() ? at::kFloat : at::kBFloat16;
   parameters_ = std::make_unique<FlatParameters>(parameter_table(config, attention_.has_router()),

@@ -22,8 +22,8 @@ struct AttentionOverride {
 // Owns weights and model. Computes in float32 on the CPU and in bfloat16 on a GPU.
 class EvaluationModel {
  public:
-  // Throws Error{kCheckpoint} for a folder that cannot be read and Error{kConfiguration} for an
-  // override that the model cannot follow (switch without routers).
+  // Throws Error{kCheckpoint} for a folder that cannot be read or a hybrid that lacks a router, and
+  // Error{kConfiguration} for an override that the model cannot follow (switch without routers).
   EvaluationModel(const std::string& path, const AttentionOverride& attention, c10::Device device);
 
   const CausalLm& model() const { return *model_; }

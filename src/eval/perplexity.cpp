@@ -95,9 +95,7 @@ PerplexityResult PerplexityMeter::result() const {
         model_.options().attention[static_cast<size_t>(l)] == LayerAttention::kSwitch &&
         model_.options().gate.has_router();
     layer.logit_mean = router ? ratio(sums[l][S::kLogit], tokens) : std::nan("");
-    layer.logit_std = std::sqrt(std::max(
-        0.0, ratio(sums[l][S::kLogitSquare], tokens) - layer.logit_mean * layer.logit_mean));
-    if (!router) layer.logit_std = std::nan("");
+    layer.logit_std = standard_deviation(layer.logit_mean, ratio(sums[l][S::kLogitSquare], tokens));
     layer.disagreement_mean = router ? ratio(sums[l][S::kDisagreement], tokens) : std::nan("");
     result.layers.push_back(layer);
   }

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -72,7 +73,24 @@ std::string json_line(const TokenScore& score) {
   line["token"] = score.token;
   line["nll"] = number_or_null(score.nll);
   line["route"] = score.route;
-  return line.dump() + "\n";
+  return dump_json(line) + "\n";
+}
+
+// The output is written beside its name and renamed: a device would be replaced, and an input lost.
+void check_output(const std::string& path, const DocumentSource& inputs) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) return;
+  if (!fs::is_regular_file(path, ignored)) {
+    fail(ExitCode::kConfiguration, "--per-token {}: it exists and is no regular file.", path);
+  }
+  std::vector<std::string> read = inputs.texts;
+  for (const char* ending : {"", ".bin", ".idx", ".json"}) read.push_back(inputs.tokens + ending);
+  for (const std::string& input : read) {
+    if (fs::equivalent(path, input, ignored)) {
+      fail(ExitCode::kConfiguration, "--per-token {}: it is an input as well.", path);
+    }
+  }
 }
 
 PerplexityResult score(ScoringOptions& options) {
@@ -80,10 +98,13 @@ PerplexityResult score(ScoringOptions& options) {
   if (options.documents.tokens.empty() && options.documents.texts.empty()) {
     fail(ExitCode::kConfiguration, "Nothing to read: give --tokens PREFIX or --text FILE.");
   }
-  const auto length = [](const std::string& text, const char* name) {
-    const int64_t value = parse_quantity(text, QuantityBase::kBinary, name);
+  const auto at_least_1 = [](const std::string& text, QuantityBase base, const char* name) {
+    const int64_t value = parse_quantity(text, base, name);
     if (value < 1) fail(ExitCode::kConfiguration, "{} must be at least 1.", name);
     return value;
+  };
+  const auto length = [&](const std::string& text, const char* name) {
+    return at_least_1(text, QuantityBase::kBinary, name);
   };
   PerplexityOptions perplexity;
   perplexity.sequence_length = length(options.sequence_length, "--sequence-length");
@@ -94,14 +115,17 @@ PerplexityResult score(ScoringOptions& options) {
          "--stride {} is longer than --sequence-length {}, so that tokens would be left out.",
          perplexity.stride, perplexity.sequence_length);
   }
-  if (!options.limit.empty()) options.documents.limit = length(options.limit, "--limit");
+  if (!options.limit.empty()) {  // a count of tokens, not a length: 10K is 10000
+    options.documents.limit = at_least_1(options.limit, QuantityBase::kThousand, "--limit");
+  }
   if (!options.window.empty()) options.attention.window = length(options.window, "--window");
   if (options.documents.tokenizer.empty()) {
     options.documents.tokenizer = companions_of(options.model);
   }
 
+  if (!options.per_token.empty()) check_output(options.per_token, options.documents);
   const EvaluationModel model(options.model, options.attention, choose_device(options.device, 0));
-  FileSystem& files = FileSystem::posix();
+  FileSystem& files = FileSystem::posix_of_data();
   const std::string temporary = options.per_token + ".tmp";
   std::unique_ptr<WritableFile> per_token;
   if (!options.per_token.empty()) {
@@ -109,8 +133,13 @@ PerplexityResult score(ScoringOptions& options) {
     perplexity.per_token = [&](const TokenScore& token) { per_token->append(json_line(token)); };
   }
   PerplexityMeter meter(model.model(), perplexity);
-  for_each_document(options.documents,
-                    [&](std::span<const int32_t> document) { meter.add(document); });
+  try {
+    for_each_document(options.documents,
+                      [&](std::span<const int32_t> document) { meter.add(document); });
+  } catch (...) {
+    if (per_token) files.remove_file(temporary);
+    throw;
+  }
   const PerplexityResult result = meter.result();
   if (result.tokens == 0) {
     fail(ExitCode::kData,
@@ -141,7 +170,7 @@ std::string percent(double ratio) {
 
 void print_perplexity(const PerplexityResult& result, bool json) {
   if (json) {
-    std::cout << to_json(result).dump() << "\n";
+    std::cout << dump_json(to_json(result)) << "\n";
     return;
   }
   fmt::print(
@@ -172,7 +201,7 @@ void print_routing(const PerplexityResult& result, bool json) {
                layer.logit_std, layer.disagreement_mean);
   }
   if (json) {
-    std::cout << object.dump() << "\n";
+    std::cout << dump_json(object) << "\n";
   } else {
     print_perplexity(result, false);
   }

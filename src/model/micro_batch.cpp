@@ -5,7 +5,7 @@
 namespace swiattn {
 namespace {
 
-// Converted on the host, so that the device gets one copy without waiting for the host.
+// Converted on the host: the device gets one copy and no kernel.
 at::Tensor to_device(std::span<const int32_t> values, at::ScalarType type, c10::Device device) {
   const at::Tensor host = at::from_blob(const_cast<int32_t*>(values.data()),
                                         {static_cast<int64_t>(values.size())}, at::kInt)

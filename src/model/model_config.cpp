@@ -183,7 +183,7 @@ ModelConfig parse_model_config(const Json& source, const std::string& source_nam
   config.hidden_size = json["hidden_size"].integer(1, kLargest);
   config.intermediate_size = json["intermediate_size"].integer(1, kLargest);
   config.layers = json["num_hidden_layers"].integer(1, 100000);
-  config.max_positions = json["max_position_embeddings"].integer(1, 1LL << 40);
+  config.max_positions = json["max_position_embeddings"].integer(1, kLongestContext);
   parse_heads(json, config);
   refuse_own_windows(json, config);
   if (json.has("rms_norm_eps")) config.rms_norm_eps = json["rms_norm_eps"].number();
@@ -210,8 +210,13 @@ ModelConfig read_model_config(const std::string& path) {
 void extend_context(ModelConfig& config, RopeScaling scaling) {
   SWIATTN_CHECK(scaling.factor > 0, "a rotary factor of {}", scaling.factor);
   if (scaling.original_length == 0) scaling.original_length = config.max_positions;
-  config.max_positions =
-      std::llround(static_cast<double>(scaling.original_length) * scaling.factor);
+  const double positions = static_cast<double>(scaling.original_length) * scaling.factor;
+  if (positions > static_cast<double>(kLongestContext)) {
+    fail(ExitCode::kConfiguration,
+         "The rotary factor {} makes {:.0f} tokens of a context of {}; at most {} are supported.",
+         scaling.factor, positions, scaling.original_length, kLongestContext);
+  }
+  config.max_positions = std::llround(positions);
   config.rope_scaling = scaling;
 }
 

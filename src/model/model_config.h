@@ -13,6 +13,10 @@ namespace swiattn {
 enum class Architecture { kLlama, kMistral, kQwen2, kQwen3 };
 const char* to_string(Architecture architecture);  // "llama", … as in model_type
 
+// What config.json files and extensions of a context may say.
+inline constexpr int64_t kLongestContext = 1LL << 40;
+inline constexpr double kLargestRopeFactor = 1e6;
+
 // How rotary frequencies are changed to reach longer contexts. Kinds and fields as in transformers'
 // modeling_rope_utils; fields that a kind does not use keep their defaults.
 struct RopeScaling {
@@ -69,7 +73,8 @@ ModelConfig parse_model_config(const Json& json, const std::string& source_name)
 ModelConfig read_model_config(const std::string& path);  // of a config.json file
 
 // Changes the rotary frequencies of `config` to `scaling` and the longest context with them, to
-// original_length * factor. An original_length of 0 means the config's max_positions.
+// original_length * factor. An original_length of 0 means the config's max_positions. Throws
+// Error{kConfiguration} when that is longer than kLongestContext.
 void extend_context(ModelConfig& config, RopeScaling scaling);
 
 }  // namespace swiattn

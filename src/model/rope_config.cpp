@@ -37,8 +37,8 @@ RopeScaling::Kind parse_kind(const JsonCursor& rope) {
 // wins over one inside them, and max_position_embeddings stands in for both.
 int64_t original_length(const JsonCursor& json, const JsonCursor& rope, int64_t max_positions) {
   constexpr const char* kKey = "original_max_position_embeddings";
-  if (json.has(kKey)) return json[kKey].integer(1, 1LL << 40);
-  if (rope.has(kKey)) return rope[kKey].integer(1, 1LL << 40);
+  if (json.has(kKey)) return json[kKey].integer(1, kLongestContext);
+  if (rope.has(kKey)) return rope[kKey].integer(1, kLongestContext);
   return max_positions;
 }
 
@@ -76,6 +76,10 @@ RopeScaling parse_scaling(const JsonCursor& json, const JsonCursor& rope, int64_
       scaling.original_length = original_length(json, rope, max_positions);
       parse_yarn(rope, max_positions, scaling);
       break;
+  }
+  if (scaling.factor > kLargestRopeFactor) {
+    (rope.has("factor") ? rope["factor"] : rope)
+        .refuse(fmt::format("a factor of at most {}", kLargestRopeFactor));
   }
   return scaling;
 }

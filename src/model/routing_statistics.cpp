@@ -2,7 +2,15 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <cmath>
+
 namespace swiattn {
+
+double standard_deviation(double mean, double mean_of_squares) {
+  const double variance = mean_of_squares - mean * mean;
+  return std::isnan(variance) ? variance : std::sqrt(std::max(0.0, variance));
+}
 
 at::Tensor routing_row(const MicroBatch& batch, int64_t window, const at::Tensor& route,
                        const at::Tensor& logits, const at::Tensor& disagreement) {

@@ -28,6 +28,9 @@ struct RoutingStatistics {
   };
 };
 
+// The standard deviation of values with these means; NaN when one of them is.
+double standard_deviation(double mean, double mean_of_squares);
+
 // A layer's row from its route [T] bool and, where it has a router, its logits [T] and
 // disagreement.
 at::Tensor routing_row(const MicroBatch& batch, int64_t window, const at::Tensor& route,

@@ -30,8 +30,8 @@ __global__ void __launch_bounds__(kThreads)
     sum += __expf(value - largest);
   }
   const float row_largest = block_max<kWarps>(largest);
-  // A thread without any element has nothing to rescale.
-  const float mine = sum > 0.0F ? sum * __expf(largest - row_largest) : 0.0F;
+  // A thread without any element has nothing to rescale; a NaN must come through.
+  const float mine = sum == 0.0F ? 0.0F : sum * __expf(largest - row_largest);
   const float logsumexp = row_largest + logf(block_sum<kWarps>(mine));
   if (threadIdx.x == 0) nll[row] = target >= 0 ? logsumexp - x[target] : 0.0F;
   if (grad_logits == nullptr) return;

@@ -26,7 +26,7 @@ struct AdamWConstants {
 
 #ifdef SWIATTN_CUDA
 // `factor`, `apply` (float64) and `updates` (int64, already advanced) are device scalars. `stream`
-// is a cudaStream_t. Throws Error{kInternal} when the launch fails.
+// is a cudaStream_t. Throws std::runtime_error (base/cuda_check.h) when the launch fails.
 void adamw_on_gpu(const AdamWSpan& span, const AdamWConstants& constants, const double* factor,
                   const double* apply, const int64_t* updates, void* stream);
 #endif

@@ -138,6 +138,15 @@ void FlatParameters::zero_gradients() {
   for (FlatUnit& unit : units_) unit.gradient.zero_();
 }
 
+void FlatParameters::clear_frozen_gradients() {
+  for (FlatUnit& unit : units_) {
+    for (const Segment& segment : unit.segments) {
+      if (segment.trainable || segment.offset >= unit.trainable_numel) continue;
+      unit.gradient.narrow(0, segment.offset, segment.spec.numel()).zero_();
+    }
+  }
+}
+
 void FlatParameters::refresh_compute_copies() {
   for (FlatUnit& unit : units_) {
     if (!unit.compute.is_same(unit.master)) unit.compute.copy_(unit.master);

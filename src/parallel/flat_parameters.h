@@ -89,6 +89,9 @@ class FlatParameters {
   c10::Device device() const { return device_; }
 
   void zero_gradients();
+  // A frozen member of a group that is trained in part has a gradient that nobody wants: to be
+  // called before gradients are reduced, measured and applied.
+  void clear_frozen_gradients();
   void refresh_compute_copies();  // compute = master, rounded
   // A hash of every master weight, in the order of units: equal hashes mean equal bits.
   uint64_t hash() const;

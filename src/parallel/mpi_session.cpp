@@ -1,7 +1,9 @@
 #include "parallel/mpi_session.h"
 
 #include <mpi.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 
 #include "parallel/mpi_communicator.h"
@@ -18,12 +20,24 @@ bool started_by_launcher() {
   return false;
 }
 
+// All of these may wait for ranks that will never come.
+constexpr unsigned kPatienceAtTheStart = 300;  // seconds, for all ranks to be started
+constexpr unsigned kPatienceAtTheEnd = 60;     // seconds, for the slowest rank to get there
+constexpr unsigned kPatienceWithAbort = 10;    // seconds
+
+void end_this_process_after(unsigned seconds) {
+  std::signal(SIGALRM, SIG_DFL);
+  ::alarm(seconds);
+}
+
 }  // namespace
 
 MpiSession::MpiSession() {
   if (!started_by_launcher()) return;
   int provided = 0;
-  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  end_this_process_after(kPatienceAtTheStart);
+  // The watchdog's thread calls MPI_Abort while the main one waits in a collective.
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
   initialised_ = true;
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank_), "MPI_Comm_rank");
@@ -33,14 +47,21 @@ MpiSession::MpiSession() {
             "MPI_Comm_split_type");
   check_mpi(MPI_Comm_rank(local, &local_rank_), "MPI_Comm_rank");
   MPI_Comm_free(&local);
+  ::alarm(0);
 }
 
 MpiSession::~MpiSession() {
-  if (initialised_ && finished_) MPI_Finalize();
+  if (!initialised_ || !finished_) return;
+  end_this_process_after(kPatienceAtTheEnd);
+  MPI_Finalize();
+  ::alarm(0);
 }
 
 void MpiSession::abort(ExitCode code) const {
-  if (initialised_ && size_ > 1) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  if (initialised_ && size_ > 1) {
+    end_this_process_after(kPatienceWithAbort);
+    MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  }
   std::_Exit(static_cast<int>(code));
 }
 

@@ -26,6 +26,12 @@ TEST(Json, ReadsWhatNlohmannReads) {
   EXPECT_EQ(parse("[[1],[2,[3]]]").dump(), "[[1],[2,[3]]]");
 }
 
+TEST(Json, NamesThatAreNotUtf8AreWrittenAllTheSame) {
+  EXPECT_EQ(dump_json(Json{{"name", "a\xff"}}), "{\"name\":\"a\ufffd\"}");
+  EXPECT_EQ(dump_json(nlohmann::ordered_json{{"b", "\xe9"}, {"a", 1}}, 1),
+            "{\n \"b\": \"\ufffd\",\n \"a\": 1\n}");
+}
+
 TEST(Json, ADuplicateKeyIsRefusedWithItsPlace) {
   EXPECT_EQ(refusal("{\"a\": 1,\n \"b\": 2,\n \"a\": 3}"),
             "x.json:3:4: this is not valid JSON: the key \"a\" stands twice in one object.");

@@ -5,38 +5,6 @@
 namespace swiattn {
 namespace {
 
-TEST(Utf8, WellFormedSequencesOfEveryLengthAreValid) {
-  EXPECT_TRUE(is_valid_utf8(""));
-  EXPECT_TRUE(is_valid_utf8(std::string_view("a\0b", 3)));
-  EXPECT_TRUE(is_valid_utf8("\xc2\x80 \xdf\xbf"));
-  EXPECT_TRUE(is_valid_utf8("\xe0\xa0\x80 \xed\x9f\xbf \xee\x80\x80 \xef\xbf\xbf"));
-  EXPECT_TRUE(is_valid_utf8("\xf0\x90\x80\x80 \xf4\x8f\xbf\xbf"));
-}
-
-TEST(Utf8, EveryKindOfMalformedSequenceIsInvalid) {
-  for (const char* bytes : {
-           "\x80",              // a continuation byte alone
-           "\xc0\xaf",          // overlong, two bytes
-           "\xc1\xbf",          //
-           "\xe0\x9f\xbf",      // overlong, three bytes
-           "\xed\xa0\x80",      // the first surrogate
-           "\xed\xbf\xbf",      // the last
-           "\xf0\x8f\xbf\xbf",  // overlong, four bytes
-           "\xf4\x90\x80\x80",  // U+110000
-           "\xf5\x80\x80\x80",  //
-           "\xff",              //
-           "\xc2",              // cut short
-           "\xe2\x82",          //
-           "\xf0\x9f\x98",      //
-           "\xc2 ",             // not continued
-           "\xe2\x82 ",         //
-           "\xf0\x9f\x98 ",     //
-           "ok \xf0\x28\x8c\xbc",
-       }) {
-    EXPECT_FALSE(is_valid_utf8(bytes)) << bytes;
-  }
-}
-
 TEST(Nearest, FindsTheWordWithATypingError) {
   const std::vector<std::string> keys = {"steps", "tokens", "global_batch", "micro_batch"};
   EXPECT_EQ(nearest("step", keys), "steps");

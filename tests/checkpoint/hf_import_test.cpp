@@ -208,6 +208,26 @@ TEST(VerifyWeights, RefusesAHybridThatLacksOneRouter) {
               HasSubstr("has routers, but no tensor " + router_name(1)));
 }
 
+TEST(RequireRouters, RefusesAFolderThatShouldHaveOneAndDoesNot) {
+  const TemporaryFolder folder;
+  const std::string path = copy_of_model(folder, "hybrid-llama");
+  const auto refusal = [&] {
+    return sentence_of(ExitCode::kCheckpoint, [&] { require_routers(HfFolder(path)); });
+  };
+  EXPECT_NO_THROW(require_routers(HfFolder(path)));
+  change_tensors(path + "/model.safetensors",
+                 [](EditableTensors& tensors) { tensors.erase(router_name(1)); });
+  EXPECT_THAT(refusal(), HasSubstr("has routers, but no tensor " + router_name(1)));
+  change_tensors(path + "/model.safetensors", [](EditableTensors& tensors) {
+    std::erase_if(tensors, [](const auto& entry) { return is_router_name(entry.first); });
+  });
+  EXPECT_THAT(refusal(), HasSubstr("calls for routers, but no tensor " + router_name(0)));
+}
+
+TEST(RequireRouters, AcceptsModelsThatHaveNone) {
+  EXPECT_NO_THROW(require_routers(HfFolder(model_fixture("llama-tied"))));
+}
+
 TEST(InitialiseWeights, DrawsEachKindOfTensorAsItShould) {
   ModelConfig config = HfFolder(model_fixture("qwen2-sharded")).config();
   config.initializer_range = 0.05;

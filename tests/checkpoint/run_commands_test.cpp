@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include "base/folder_lock.h"
 #include "base/json.h"
 #include "checkpoint/checkpoint_store.h"
 #include "tests/base/recording_log.h"
@@ -87,6 +88,18 @@ TEST_F(RunCommandsTest, PruneLeavesASaveInProgressAlone) {
   run({"prune", folder_.path(), "--keep", "1"});
   writer.commit({400, 4000, 2, 7});
   EXPECT_THAT(store_.steps(), ElementsAre(300, 400));
+}
+
+TEST_F(RunCommandsTest, PruneRefusesARunThatIsInUse) {
+  const FolderLock held(folder_.path());
+  try {
+    run({"prune", folder_.path(), "--keep", "1"});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kConfiguration);
+    EXPECT_THAT(error.what(), HasSubstr("in use by process"));
+  }
+  EXPECT_THAT(store_.steps(), ElementsAre(100, 200, 300));
 }
 
 TEST_F(RunCommandsTest, PruneRefusesToKeepNothing) {

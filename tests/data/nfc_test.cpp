@@ -5,7 +5,7 @@
 
 #include <set>
 
-#include "data/utf8.h"
+#include "base/utf8.h"
 
 namespace swiattn {
 namespace {

@@ -37,6 +37,10 @@ TEST(ShardInfo, IsReadAsItWasWritten) {
   EXPECT_EQ(found.payload_hash, info.payload_hash);
 }
 
+TEST(ShardInfo, IsWrittenWithANameThatIsNotUtf8) {
+  EXPECT_EQ(parsed(format_shard_info({.tokenizer_name = "a\xe9"})).tokenizer_name, "a\ufffd");
+}
+
 TEST(ShardInfo, EveryKeyIsOptionalAndForeignKeysAreIgnored) {
   const ShardInfo info = parsed(R"({"made_by": "somebody", "eos_id": null})");
   EXPECT_EQ(format_shard_info(info), format_shard_info({}));

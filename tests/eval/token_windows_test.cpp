@@ -15,7 +15,9 @@ TEST(TokenWindowsTest, EveryTargetIsCountedOnceWithTheContextThatTheStrideLeaves
           EXPECT_LE(window.inputs(), length);
           EXPECT_LE(window.begin, window.counted_from);
           EXPECT_LT(window.counted_from, window.end);
-          if (window.begin > 0) EXPECT_LE(window.end - window.counted_from, stride);
+          if (window.begin > 0) {
+            EXPECT_LE(window.end - window.counted_from, stride);
+          }
           counted = window.end;
         }
         EXPECT_EQ(counted, tokens - 1);

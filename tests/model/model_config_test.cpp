@@ -211,6 +211,8 @@ TEST(RopeConfig, RefusesParametersThatAreMissingOrImpossible) {
   llama3["high_freq_factor"] = 1.0;
   EXPECT_THAT(refusal(scaled(llama3)), HasSubstr("above low_freq_factor"));
   EXPECT_THAT(refusal(scaled("yarn")), HasSubstr("rope_scaling"));
+  EXPECT_THAT(refusal(scaled({{"type", "linear"}, {"factor", 1e7}})),
+              HasSubstr("rope_scaling.factor: expected a factor of at most 1000000"));
 }
 
 TEST(RopeConfig, WhatIsWrittenReadsBackInEitherSpelling) {
@@ -252,6 +254,15 @@ TEST(ModelConfig, ExtendingTheContextMultipliesTheOriginalLength) {
   EXPECT_EQ(config.rope_scaling.original_length, 128);
   extend_context(config, {.kind = RopeScaling::Kind::kYarn, .factor = 2, .original_length = 64});
   EXPECT_EQ(config.max_positions, 128);
+}
+
+TEST(ModelConfig, RefusesToExtendTheContextBeyondWhatAConfigMaySay) {
+  ModelConfig config = parse(with(llama(), "max_position_embeddings", 1LL << 40));
+  EXPECT_THAT(
+      sentence_of(
+          ExitCode::kConfiguration,
+          [&] { extend_context(config, {.kind = RopeScaling::Kind::kLinear, .factor = 1e6}); }),
+      HasSubstr("at most 1099511627776 are supported"));
 }
 
 TEST(HybridAttention, ReadsBackWhatItWrites) {

@@ -24,6 +24,20 @@ TEST(GradientNormTest, EqualsTheFloat64Sum) {
                    gradient.to(at::kDouble).square().sum().item<double>());
 }
 
+TEST(GradientNormTest, LeavesOutTheFrozenMembersOfAGroup) {
+  FlatParameters parameters({{"unit",
+                              {{"qkv",
+                                {{"q", {4, 3}, ParameterRole::kMatrix},
+                                 {"k", {2, 3}, ParameterRole::kMatrix},
+                                 {"v", {2, 3}, ParameterRole::kMatrix}}}}}},
+                            {"k", "v"}, at::kFloat, at::kCPU, FlatParameters::Purpose::kTraining);
+  parameters.units()[0].gradient.fill_(2.0);
+  parameters.units()[0].gradient[13] = std::numeric_limits<float>::quiet_NaN();
+  parameters.units()[0].gradient.narrow(0, 24, parameters.units()[0].gradient.numel() - 24).zero_();
+  parameters.clear_frozen_gradients();
+  EXPECT_DOUBLE_EQ(gradient_square_sum(parameters).item<double>(), 12 * 4.0);
+}
+
 TEST(GradientNormTest, HasTheSameBitsWithAnyNumberOfThreads) {
   FlatParameters parameters = two_tensors();
   at::Tensor& gradient = parameters.units()[0].gradient;

@@ -100,8 +100,15 @@ TEST_F(GpuRunTest, FollowsTheFloat32RunOfTheCpu) {
   }
 }
 
-TEST_F(GpuRunTest, ADeterministicRunRepeatsItselfAndItsResume) {
-  const std::string flags = "--device cuda --numerics.deterministic=true";
+// With documents of all lengths, and with whole samples of equal length, which other libraries
+// compute.
+class DeterministicGpuRunTest : public GpuRunTest, public testing::WithParamInterface<bool> {};
+
+TEST_P(DeterministicGpuRunTest, RepeatsItselfAndItsResume) {
+  const std::string flags = fmt::format(
+      "--device cuda --numerics.deterministic=true --attention.window=128 "
+      "--attention.mask_documents={}",
+      GetParam());
   train("first", flags);
   train("second", flags);
   EXPECT_EQ(values("second", "loss"), values("first", "loss"));
@@ -114,6 +121,8 @@ TEST_F(GpuRunTest, ADeterministicRunRepeatsItselfAndItsResume) {
   EXPECT_EQ(values("resumed", "loss"), std::vector(whole.begin() + 5, whole.end()));
   EXPECT_EQ(weights_hash("resumed"), weights_hash("first"));
 }
+
+INSTANTIATE_TEST_SUITE_P(MaskDocuments, DeterministicGpuRunTest, testing::Bool());
 
 }  // namespace
 }  // namespace swiattn

@@ -224,6 +224,83 @@ TEST(ResumeRulesTest, ADamagedNewestCheckpointFallsBackToTheOneBefore) {
   EXPECT_EQ(refused.code, 4) << refused.output;
 }
 
+TEST(ResumeRulesTest, AnExtendedRunExportsItsLastWeightsAndKeepsTheFormerExport) {
+  const SmallRun run(1);
+  const std::string shorter = "--train.steps=6 --schedule.kind=constant";
+  const std::string longer = "--train.steps=12 --schedule.kind=constant";
+  ASSERT_EQ(run.train("run", shorter).code, 0);
+  const auto exported = [&](const std::string& folder) {
+    return read_file(run.folder("run") + "/" + folder + "/model.safetensors",
+                     ExitCode::kCheckpoint);
+  };
+  const std::string former = exported("hybrid");
+  const ProgramResult extended = run.train("run", longer + " --allow-change train.steps");
+  ASSERT_EQ(extended.code, 0) << extended.output;
+  EXPECT_NE(exported("hybrid"), former);
+  EXPECT_EQ(exported("hybrid.superseded"), former);
+  ASSERT_EQ(run.train("whole", longer).code, 0);
+  EXPECT_EQ(exported("hybrid"),
+            read_file(run.folder("whole") + "/hybrid/model.safetensors", ExitCode::kCheckpoint));
+}
+
+TEST(ResumeRulesTest, ARefusedStartMovesNothing) {
+  const SmallRun run(1);
+  ASSERT_EQ(run.train("run").code, 0);
+  const std::string older = run.folder("run") + "/checkpoints/step-00000009";
+  const std::string newest = fmt::format("{}/checkpoints/step-{:08}", run.folder("run"), kSteps);
+  const ProgramResult refused = run.train("run", "--attention.window=4 --resume " + older);
+  EXPECT_EQ(refused.code, 2) << refused.output;
+  const ProgramResult no_data =
+      run.train("run", "--resume " + older +
+                           " '--data.sources=[{path: /nowhere.bin, eos_id: 60}]' --allow-change "
+                           "data.sources");
+  EXPECT_EQ(no_data.code, 3) << no_data.output;
+  EXPECT_TRUE(folder_exists(newest));
+  EXPECT_TRUE(folder_exists(run.folder("run") + "/hybrid"));
+  // Accepted, the abandoned ones keep their bytes under another name.
+  ASSERT_EQ(run.train("run", "--resume " + older).code, 0);
+  EXPECT_TRUE(folder_exists(newest + ".superseded"));
+  EXPECT_TRUE(folder_exists(newest));
+}
+
+TEST(ResumeRulesTest, ACheckpointOfAnotherRunNeedsAFolderOfItsOwn) {
+  const SmallRun run(1);
+  ASSERT_EQ(run.train("one").code, 0);
+  ASSERT_EQ(run.train("two").code, 0);
+  const std::string foreign = run.folder("one") + "/checkpoints/step-00000009";
+  const std::string before = run.outcome("two");
+  const ProgramResult refused = run.train("two", "--resume " + foreign);
+  EXPECT_EQ(refused.code, 2) << refused.output;
+  EXPECT_EQ(run.outcome("two"), before);
+}
+
+TEST(OneBadRankTest, AStoppedRankEndsTheOthersWithinTheTimeout) {
+  const SmallRun run(2);
+  const std::string limits =
+      " --parallel.timeout=2s --parallel.timeout_first=20s --train.steps=5000";
+  const std::string log = run.folder("output");
+  const std::string line =
+      fmt::format("OMP_NUM_THREADS=1 timeout 60 {} >{} 2>&1", run.command("run", limits), log);
+  std::thread program([&] {
+    const ProgramResult result = run_command(line + "; echo $? >" + log + ".code");
+    (void)result;
+  });
+  while (!file_exists(run.folder("run") + "/metrics.jsonl") ||
+         read_metrics(run.folder("run"), "train").size() < 3) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  // The youngest of the processes is a rank, not the launcher.
+  const auto start = std::chrono::steady_clock::now();
+  run_command(fmt::format("pkill -STOP -n -f 'swiattn-train --device.*[{}]{}'",
+                          run.root().substr(0, 1), run.root().substr(1)));
+  program.join();
+  const auto waited = std::chrono::steady_clock::now() - start;
+  EXPECT_EQ(read_file(log + ".code", ExitCode::kData), "5\n") << read_file(log, ExitCode::kData);
+  EXPECT_LT(waited, std::chrono::seconds(40));
+  run_command(fmt::format("pkill -KILL -f 'swiattn-train --device.*[{}]{}'",
+                          run.root().substr(0, 1), run.root().substr(1)));
+}
+
 // A limit on the size of files stands for the full disk: writes really fail, in the middle.
 TEST(ResumeRulesTest, AFullDiskCostsNoCommittedCheckpoint) {
   const SmallRun run(1);

@@ -2,7 +2,7 @@
 
 #include "base/counter_random.h"
 #include "base/file_system.h"
-#include "base/text.h"
+#include "base/utf8.h"
 #include "tests/base/expect_error.h"
 #include "tests/base/temporary_folder.h"
 
@@ -172,7 +172,6 @@ const std::vector<std::string> kEveryKey = {
     "--log.every=10",
     "--log.routing_every=50",
     "--log.tensorboard=false",
-    "--log.profile={start: 10, steps: 2}",
     "--preempt.signals=[SIGUSR2]",
     "--numerics.skip_nonfinite=false",
     "--numerics.max_skips_in_a_row=3",
@@ -237,7 +236,6 @@ TEST(RunConfig, EveryKeyCanBeSetOnTheCommandLine) {
   EXPECT_EQ(config.log.every, 10);
   EXPECT_EQ(config.log.routing_every, 50);
   EXPECT_FALSE(config.log.tensorboard);
-  EXPECT_EQ(config.log.profile, (ProfileRange{10, 2}));
   EXPECT_THAT(config.preempt.signals, ElementsAre(SIGUSR2));
   EXPECT_FALSE(config.numerics.skip_nonfinite);
   EXPECT_EQ(config.numerics.max_skips_in_a_row, 3);
@@ -339,6 +337,7 @@ TEST(RunConfig, WrongTypesAreRefusedWithPlaceKeyAndExpectation) {
       {"--model.rope_scaling={type: yarn}", "the key \"factor\" is missing"},
       {"--model.rope_scaling={type: yarn, factor: 0.5}",
        "rope_scaling.factor: expected a number >= 1"},
+      {"--model.rope_scaling={type: yarn, factor: 1e7}", "rope_scaling.factor: expected a number"},
       {"--attention.mask_documents=yes", "true or false"},
       {"--attention.mask_documents=1", "true or false"},
       {"--attention.full_layers=4", "a list"},
@@ -361,6 +360,13 @@ TEST(RunConfig, WrongTypesAreRefusedWithPlaceKeyAndExpectation) {
       {"--data.sources=[{weight: 1}]", "the key \"path\" is missing"},
       {"--data.sources=[{path: x, weight: 0}]", "data.sources[0].weight: expected a number > 0"},
       {"--data.sources=[{path: x, eos_id: -1}]", "data.sources[0].eos_id"},
+      {"--data.sources=[{path: x, eos_id: 4294967298}]", "at most 2147483647"},
+      {"--data.validation=[{name: v, path: x, eos_id: 2147483648}]", "at most 2147483647"},
+      {"--data.sequence_length=8192T", "at most 2147483647"},
+      {"--attention.window=2B", "at most 2147483647"},
+      {"--train.global_batch=3B", "at most 2147483647"},
+      {"--train.steps=3B", "at most 2147483647"},
+      {"--train.tokens=1e16", "above 2^53"},
       {"--data.sources=[{path: x, path: y}]", "stands twice"},
       {"--data.validation=[{path: x}]", "the key \"name\" is missing"},
       {"--train.global_batch=0", "a whole number >= 1"},
@@ -377,6 +383,8 @@ TEST(RunConfig, WrongTypesAreRefusedWithPlaceKeyAndExpectation) {
       {"--schedule.decay=%", "a share of the run (10%)"},
       {"--parallel.timeout=0", "a duration"},
       {"--parallel.timeout=forever", "a duration"},
+      {"--parallel.timeout=1e10s", "at most 100000000s"},
+      {"--parallel.timeout_first=1e308h", "at most 100000000s"},
       {"--log.profile={start: 1}", "the key \"steps\" is missing"},
       {"--preempt.signals=[SIGKILL]", "one of SIGTERM, SIGUSR1"},
       {"--numerics.deterministic=maybe", "one of auto, true, false"},
@@ -432,6 +440,10 @@ TEST(RunConfig, CombinationsThatMakeNoSenseAreRefused) {
       {{"--parallel.context=2"}, "not supported in this version"},
       {{"--parallel.shard=optimizer"}, "not supported in this version"},
       {{"--parallel.shard=full"}, "not supported in this version"},
+      {{"--log.profile={start: 10, steps: 2}"}, "log.profile is not supported in this version"},
+      {{"--data.sequence_length=1M", "--train.global_batch=2048"},
+       "data.sequence_length (1048576) times train.global_batch (2048) is 2147483648 tokens a "
+       "step; at most 2147483647"},
   };
   for (const auto& [arguments, expected] : wrong) {
     EXPECT_THAT(refusal_with(arguments), HasSubstr(expected)) << arguments[0];
@@ -518,7 +530,7 @@ TEST(RunConfig, SpeedLoggingAndCheckpointKeysMayChangeOnResumeAndOthersNot) {
                         "validation.every", "validation.batches", "checkpoint.every",
                         "checkpoint.keep_last", "checkpoint.keep_every", "checkpoint.export_at_end",
                         "parallel.shard", "parallel.timeout_first", "parallel.timeout", "log.every",
-                        "log.routing_every", "log.tensorboard", "log.profile", "preempt.signals",
+                        "log.routing_every", "log.tensorboard", "preempt.signals",
                         "numerics.max_skips_in_a_row", "numerics.deterministic"));
   EXPECT_EQ(free.size() + refused.size(), kEveryKey.size() - 1);  // attention.mode has not changed
 }

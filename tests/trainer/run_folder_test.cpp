@@ -2,17 +2,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <filesystem>
 #include <memory>
-#include <thread>
 
+#include "base/host.h"
 #include "tests/base/temporary_folder.h"
 #include "trainer/environment.h"
-#include "trainer/host.h"
 
 namespace swiattn {
 namespace {
@@ -23,8 +20,8 @@ using ::testing::HasSubstr;
 
 class RunFolderTest : public ::testing::Test {
  protected:
-  std::unique_ptr<RunFolder> open(milliseconds patience = milliseconds(0)) {
-    return std::make_unique<RunFolder>(FileSystem::posix(), path_, patience);
+  std::unique_ptr<RunFolder> open() {
+    return std::make_unique<RunFolder>(FileSystem::posix(), path_, milliseconds(0));
   }
   std::string refusal(const std::string& path) {
     try {
@@ -57,39 +54,6 @@ TEST_F(RunFolderTest, CannotBeSharedByTwoRuns) {
 
 TEST_F(RunFolderTest, IsFreeAgainWhenTheRunEnds) {
   open();
-  EXPECT_EQ(refusal(path_), "");
-}
-
-TEST_F(RunFolderTest, WaitsForARunThatIsJustEnding) {
-  auto first = open();
-  std::thread ending([&] {
-    std::this_thread::sleep_for(milliseconds(300));
-    first.reset();
-  });
-  EXPECT_NO_THROW(open(milliseconds(5000)));
-  ending.join();
-}
-
-TEST_F(RunFolderTest, GivesUpWaitingAfterItsPatience) {
-  const auto first = open();
-  const auto start = std::chrono::steady_clock::now();
-  EXPECT_THROW(open(milliseconds(300)), Error);
-  const auto waited = std::chrono::steady_clock::now() - start;
-  EXPECT_GE(waited, milliseconds(300));
-  EXPECT_LT(waited, milliseconds(3000));
-}
-
-TEST_F(RunFolderTest, OfAKilledRunIsFree) {
-  const pid_t child = fork();
-  if (child == 0) {
-    const auto held = open();
-    write_file(path_ + "/held", "");
-    for (;;) pause();
-  }
-  while (!file_exists(path_ + "/held")) std::this_thread::sleep_for(milliseconds(5));
-  EXPECT_THAT(refusal(path_), HasSubstr(std::to_string(child)));
-  kill(child, SIGKILL);
-  waitpid(child, nullptr, 0);
   EXPECT_EQ(refusal(path_), "");
 }
 

@@ -134,6 +134,17 @@ TEST_F(TensorboardWriterTest, StopsAfterATornRecordAndSaysSoOnce) {
   EXPECT_EQ(files_.calls(), 1);
 }
 
+TEST_F(TensorboardWriterTest, ThatCannotBeginWarnsOnceAndLetsTheRunGoOn) {
+  for (const int call : {1, 2}) {  // making the folder, creating the file
+    log_.warnings.clear();
+    files_.inject(call, FaultFileSystem::Fault::kLasting, ENOSPC);
+    TensorboardWriter writer(files_, path_, 0, log_);
+    for (int64_t step = 1; step <= 3; ++step) writer.record(step_metrics(step));
+    EXPECT_EQ(std::count(log_.warnings.begin(), log_.warnings.end(), '\n'), 1) << call;
+    EXPECT_EQ(files_.calls(), call);
+  }
+}
+
 TEST_F(TensorboardWriterTest, IsReadByTensorboardItselfAlsoAfterAResume) {
   {
     TensorboardWriter writer(files_, path_, 0, log_);

@@ -11,6 +11,10 @@ namespace swiattn {
 // all of them are. Well-formed as in the Unicode standard, table 3-7.
 size_t valid_utf8_prefix(std::string_view bytes);
 
+inline bool is_valid_utf8(std::string_view bytes) {
+  return valid_utf8_prefix(bytes) == bytes.size();
+}
+
 // `bytes` with U+FFFD for every ill-formed part, one for each maximal subpart, as Python's
 // errors="replace" does.
 std::string replace_invalid_utf8(std::string_view bytes);

@@ -1,4 +1,4 @@
-#include "trainer/host.h"
+#include "base/host.h"
 
 #include <fmt/chrono.h>
 #include <unistd.h>
