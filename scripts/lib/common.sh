@@ -3,7 +3,8 @@
 # anything or touches the network. Source it; it moves to the root of the clone.
 set -euo pipefail
 
-SWIATTN_DEPS=$(realpath -m "${SWIATTN_DEPS:-$HOME/.cache/swiattn}") # relative: to the caller's folder
+# A relative path is one of the folder that the caller is in.
+SWIATTN_DEPS=$(realpath -m "${SWIATTN_DEPS:-$HOME/.cache/swiattn}")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export SWIATTN_DEPS
 torch_version=2.11.0

@@ -26,6 +26,7 @@ def main() -> None:
     config = sys.argv[5]
     seconds = sum(record["step_seconds"] for record in steps)
     ratios = [layer["full_ratio"] for layer in hybrid["layers"]]
+    label = f"hybrid, {hybrid['full_ratio']:.0%} of tokens full"
     first, last = steps[0]["full_ratio"], steps[-1]["full_ratio"]
     print(f"""\
 SmolLM2-135M-Instruct was trained for {len(steps)} steps ({steps[-1]["tokens"]:,} tokens, \
@@ -33,7 +34,7 @@ SmolLM2-135M-Instruct was trained for {len(steps)} steps ({steps[-1]["tokens"]:,
 Perplexity on {base["tokens"]:,} tokens of Pride and Prejudice, which it was not trained on:
     base, full attention                {base["perplexity"]:8.2f}
     base, bare window, untrained        {window_only["perplexity"]:8.2f}
-    {f'hybrid, {hybrid["full_ratio"]:.0%} of tokens full':<35} {hybrid["perplexity"]:8.2f}
+    {label:<35} {hybrid["perplexity"]:8.2f}
 Full attention was chosen by {first:.0%} of tokens at the first step, {last:.0%} at the last.
 By layer, from the first: [{"".join(map(bar, ratios))}], {min(ratios):.0%} to {max(ratios):.0%}.
 A Hugging Face folder: runs/demo/hybrid. The curves: runs/demo/report.html.
