@@ -196,9 +196,12 @@ void print_routing(const PerplexityResult& result, bool json) {
                                   {"disagreement_mean", number_or_null(layer.disagreement_mean)}});
       continue;
     }
-    fmt::print("{:5}  {}   {}           {:10.4f} {:10.4f}  {:12.3e}\n", i + 1,
-               percent(layer.full_ratio), percent(layer.full_ratio_far), layer.logit_mean,
-               layer.logit_std, layer.disagreement_mean);
+    const bool routed = std::isfinite(layer.logit_mean);
+    fmt::print("{:5}  {}   {}           {}\n", i + 1, percent(layer.full_ratio),
+               percent(layer.full_ratio_far),
+               routed ? fmt::format("{:10.4f} {:10.4f}  {:12.3e}", layer.logit_mean,
+                                    layer.logit_std, layer.disagreement_mean)
+                      : "no router");
   }
   if (json) {
     std::cout << dump_json(object) << "\n";
