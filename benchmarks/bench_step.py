@@ -2,10 +2,12 @@
 
     scripts/bench_step --sequence-length 4K --batch 8 --peer full --peer two_branch
     scripts/bench_step --sequence-length 32K --ratio 0.13 --output docs/benchmarks/step-32k.json
+    scripts/bench_step --profile                                   # and where the time goes
     scripts/bench_step --batch 2 -- --train.recompute=layer        # the rest goes to swiattn-train
 
 Trains a randomly initialised model of the given shape on random tokens, takes medians over the
-later steps of metrics.jsonl, prints a table and writes a JSON card. Needs scripts/build.
+later steps of metrics.jsonl, prints a table and writes a JSON card. Profiled steps come after the
+measured ones. Needs scripts/build.
 """
 
 import argparse
@@ -21,6 +23,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / "benchmarks/peers/compiled_pytorch.py"
+# Behind the measured steps: one that already runs with the tracing on, and those that are profiled.
+PROFILE_WARMUP = 1
+PROFILED = 3
+KERNELS = 15  # in the card, the longest of them
 EOS = 2  # never drawn, so that every sample is one document, as it is for the peer
 
 
@@ -45,6 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ranks", type=int, default=1, help="more than one: through mpirun")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--peer", choices=("full", "two_branch"), action="append", default=[])
+    parser.add_argument("--profile", action="store_true", help="say where the time goes, too")
     parser.add_argument("--output", type=Path, help="where the card goes")
     parser.add_argument("--commit", help="for the card, where the sources are not in a git clone")
     parser.add_argument("--programs", type=Path, default=ROOT / "build/bin")
@@ -62,8 +69,19 @@ def write_random_shard(prefix: Path, vocabulary: int, tokens: int) -> None:
     Path(f"{prefix}.json").write_text(json.dumps(side))
 
 
+def measured_steps(arguments: argparse.Namespace) -> int:
+    return arguments.warmup + arguments.steps
+
+
+def all_steps(arguments: argparse.Namespace) -> int:
+    profiled = PROFILE_WARMUP + PROFILED if arguments.profile else 0
+    return measured_steps(arguments) + profiled
+
+
 def run_config(arguments: argparse.Namespace, folder: Path) -> str:
-    steps = arguments.warmup + arguments.steps
+    steps = all_steps(arguments)
+    first_profiled = measured_steps(arguments) + PROFILE_WARMUP + 1
+    profile = {"start": first_profiled, "steps": PROFILED} if arguments.profile else None
     fixed = arguments.ratio is not None  # a random gate has no router that could be regularized
     routing = {"gate": "random", "ratio": arguments.ratio} if fixed else {}
     sections = {
@@ -83,14 +101,14 @@ def run_config(arguments: argparse.Namespace, folder: Path) -> str:
         },
         "schedule": {"kind": "constant", "warmup": 0},
         "checkpoint": {"every": 1000 * steps, "export_at_end": False},
-        "log": {"routing_every": 1000 * steps, "tensorboard": False},
+        "log": {"routing_every": 1000 * steps, "tensorboard": False, "profile": profile},
     }
     return "".join(f"{name}: {json.dumps(keys)}\n" for name, keys in sections.items() if keys)
 
 
 def measure_trainer(arguments: argparse.Namespace, folder: Path) -> dict:
     vocabulary = json.loads(arguments.config.read_text())["vocab_size"]
-    sequences = arguments.batch * arguments.ranks * (arguments.warmup + arguments.steps)
+    sequences = arguments.batch * arguments.ranks * all_steps(arguments)
     write_random_shard(folder / "random", vocabulary, sequences * arguments.sequence_length + 1)
     (folder / "config.yaml").write_text(run_config(arguments, folder))
     command = [str(arguments.programs / "swiattn-train"), "--config", str(folder / "config.yaml")]
@@ -103,14 +121,29 @@ def measure_trainer(arguments: argparse.Namespace, folder: Path) -> dict:
         sys.exit(f"error: swiattn-train ended with exit code {result.returncode}.")
     lines = (folder / "run/metrics.jsonl").read_text().splitlines()
     steps = [record for record in map(json.loads, lines) if record["kind"] == "train"]
-    later = steps[arguments.warmup :]
+    later = steps[arguments.warmup : measured_steps(arguments)]
 
     def median(key):
         values = [record[key] for record in later if record.get(key) is not None]
         return statistics.median(values) if values else None
 
     keys = ("tokens_per_second", "mfu", "memory_gib", "full_ratio", "step_seconds", "data_seconds")
-    return {key: median(key) for key in keys} | {"first_step_seconds": steps[0]["step_seconds"]}
+    measured = {key: median(key) for key in keys}
+    measured["first_step_seconds"] = steps[0]["step_seconds"]
+    return measured | (read_profile(folder / "run/profile") if arguments.profile else {})
+
+
+def read_profile(folder: Path) -> dict:
+    path = folder / "kernels.json"
+    if not path.exists():
+        sys.exit("error: swiattn-train left no profile; its messages above say why.")
+    profile = json.loads(path.read_text())
+    idle = {"name": "idle", "share": profile["idle_share"]}
+    phases = profile["phases"] + ([idle] if profile["on_gpu"] else [])
+    kernels = profile["kernels"][:KERNELS]
+    for kernel in kernels:
+        del kernel["full_name"]
+    return {"phases": phases, "kernels": kernels}
 
 
 def measure_peer(arguments: argparse.Namespace, mode: str) -> dict:
@@ -199,6 +232,18 @@ def print_table(card: dict, peers: dict[str, dict]) -> None:
         row(f"peer {mode}", *figures, peer["step_seconds_median"], ratio)
 
 
+def print_profile(card: dict) -> None:
+    print("phases of a step")
+    for phase in card["phases"]:
+        print(f"  {phase['name']:<16}{100 * phase['share']:>6.1f} %")
+    columns = f"{'calls':>9}{'us each':>11}{'ms a step':>11}{'share':>9}"
+    print(f"  {'the longest kernels':<80}{columns}")
+    for kernel in card["kernels"]:
+        numbers = f"{kernel['calls']:>9.1f}{kernel['mean_microseconds']:>11.1f}"
+        numbers += f"{kernel['milliseconds']:>11.3f}{100 * kernel['share']:>7.1f} %"
+        print(f"  {kernel['name']:<80}{numbers}")
+
+
 def main() -> None:
     arguments = parse_arguments()
     if not (arguments.programs / "swiattn-train").exists():
@@ -211,6 +256,8 @@ def main() -> None:
     peers = {mode: measure_peer(arguments, mode) for mode in arguments.peer}
     card = make_card(arguments, trainer, peers)
     print_table(card, peers)
+    if arguments.profile:
+        print_profile(card)
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(card, indent=2) + "\n")

@@ -111,6 +111,13 @@ void check_length(const RunConfig& config) {
             config.warmup_steps(), config.decay_steps(), config.total_steps());
 }
 
+void check_log(const RunConfig& config) {
+  const auto& profile = config.log.profile;
+  refuse_if(profile && profile->last() > config.total_steps(),
+            "log.profile ends with step {}, but the run has {} steps.",
+            profile ? profile->last() : 0, config.total_steps());
+}
+
 void check_supported(const RunConfig& config) {
   using Shard = ParallelSection::Shard;
   refuse_if(config.train.recompute != TrainSection::Recompute::kNone,
@@ -123,7 +130,6 @@ void check_supported(const RunConfig& config) {
   refuse_if(
       config.parallel.shard == Shard::kOptimizer || config.parallel.shard == Shard::kFull,
       "parallel.shard optimizer and full are not supported in this version; use auto or none.");
-  refuse_if(config.log.profile.has_value(), "log.profile is not supported in this version.");
 }
 
 }  // namespace
@@ -134,6 +140,7 @@ void check_run_config(const RunConfig& config) {
   check_routing(config);
   check_data(config.data);
   check_length(config);
+  check_log(config);
   check_supported(config);
 }
 

@@ -13,6 +13,10 @@ constexpr auto kFree = Field::OnResume::kFree;
 constexpr auto kThousand = QuantityBase::kThousand;
 constexpr auto kBinary = QuantityBase::kBinary;
 
+// What the buffers of NVIDIA's tracing library hold of large steps; a trace of more is too large
+// for its viewers, too.
+constexpr int64_t kMostProfiledSteps = 20;
+
 template <class T>
 Field field(std::string key, T& member, Codec<T> codec, Field::OnResume on_resume, std::string help,
             Field::Needed needed = kOptional) {
@@ -106,7 +110,7 @@ std::vector<Field> validation_set_fields(ValidationSet& set) {
 std::vector<Field> profile_fields(ProfileRange& profile) {
   return {
       entry("start", profile.start, whole(1), kRequired),
-      entry("steps", profile.steps, whole(1), kRequired),
+      entry("steps", profile.steps, whole(1, kThousand, kMostProfiledSteps), kRequired),
   };
 }
 
@@ -340,8 +344,10 @@ std::vector<Field> fields_of(LogSection& log) {
       field("routing_every", log.routing_every, whole(1), kFree,
             "Steps between the files of `routing/`."),
       field("tensorboard", log.tensorboard, boolean(), kFree, "Write `tensorboard/`."),
-      field("profile", log.profile, nullable(map_of(profile_fields)), kFree,
-            "Record a trace of `steps` steps from step `start` on; in this version null only."),
+      field(
+          "profile", log.profile, nullable(map_of(profile_fields)), kFree,
+          "Profile `steps` steps (at most 20) from step `start` on: trace and tables in `profile/` "
+          "([profiling](profiling.md))."),
   };
 }
 

@@ -169,10 +169,13 @@ struct ParallelSection {
   bool operator==(const ParallelSection&) const = default;
 };
 
-// The steps to record: `steps` of them, from step `start` on.
+// The steps to profile: `steps` of them, from step `start` on (counted from 1).
 struct ProfileRange {
   int64_t start = 0;
   int64_t steps = 0;
+
+  int64_t last() const { return start + steps - 1; }
+  bool contains(int64_t step) const { return start <= step && step <= last(); }
 
   bool operator==(const ProfileRange&) const = default;
 };

@@ -1,7 +1,7 @@
 // The folder of a run: who may use it and where everything in it lies.
 //
 //   config.yaml  config.resolved.yaml  environment.json  run.log  metrics.jsonl  status.json
-//   tensorboard/  routing/  checkpoints/  hybrid/  report.html
+//   tensorboard/  routing/  profile/  checkpoints/  hybrid/  report.html
 #pragma once
 
 #include <chrono>
@@ -38,6 +38,7 @@ class RunFolder {
   std::string status() const { return path_ + "/status.json"; }
   std::string tensorboard() const { return path_ + "/tensorboard"; }
   std::string routing() const { return path_ + "/routing"; }
+  std::string profile() const { return path_ + "/profile"; }
   std::string checkpoints() const { return path_ + "/checkpoints"; }
   std::string hybrid() const { return path_ + "/hybrid"; }
   std::string report() const { return path_ + "/report.html"; }

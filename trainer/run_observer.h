@@ -19,6 +19,7 @@ class RunObserver {
   virtual void enter(int64_t step, std::string_view phase) {}
   virtual void record(const StepMetrics& metrics, const std::vector<RoutingRow>& routing) {}
   virtual void record(const ValidationMetrics& metrics) {}
+  virtual void tell(const std::string& sentence) {}
   virtual void warn(const std::string& sentence) {}
   // The run ends with this error, which others print.
   virtual void fail(const std::string& sentence) {}

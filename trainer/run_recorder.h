@@ -24,6 +24,7 @@ class RunRecorder final : public RunObserver {
   void enter(int64_t step, std::string_view phase) override;
   void record(const StepMetrics& metrics, const std::vector<RoutingRow>& routing) override;
   void record(const ValidationMetrics& metrics) override;
+  void tell(const std::string& sentence) override { log_.info("{}", sentence); }
   void warn(const std::string& sentence) override;
   void fail(const std::string& sentence) override;
   void sync() override { metrics_.sync(); }

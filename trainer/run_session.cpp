@@ -356,9 +356,16 @@ End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
     observer = std::make_unique<RunRecorder>(FileSystem::posix(), s.root->folder, s.config,
                                              start.progress.step, s.log);
   });
-  Trainer trainer({s.config, s.communicator, trained.model, trained.parameters, *observer,
-                   s.watchdog, s.root ? &s.root->store : nullptr, s.device.bf16_peak_flops},
-                  start.progress, std::move(*stream), std::move(validation));
+  std::unique_ptr<Profiler> profiler;
+  if (s.root && s.config.log.profile) {
+    profiler = std::make_unique<Profiler>(FileSystem::posix(), s.root->folder.profile(),
+                                          *s.config.log.profile, trained.parameters.device(),
+                                          s.device.name, *observer);
+  }
+  Trainer trainer(
+      {s.config, s.communicator, trained.model, trained.parameters, *observer, s.watchdog,
+       s.root ? &s.root->store : nullptr, profiler.get(), s.device.bf16_peak_flops},
+      start.progress, std::move(*stream), std::move(validation));
   const RunOutcome outcome = run_trainer(trainer, *observer, s);
   observer->enter(trainer.progress().step,
                   outcome == RunOutcome::kFinished ? "finished" : "stopped");

@@ -11,6 +11,7 @@
 #include "optim/gradient_norm.h"
 #include "parallel/agreement.h"
 #include "parallel/device.h"
+#include "parallel/phase.h"
 #include "trainer/flops.h"
 #include "trainer/host_batch.h"
 #include "trainer/model_setup.h"
@@ -67,6 +68,7 @@ Trainer::Trainer(const Parts& parts, const TrainingProgress& progress, BatchStre
       observer_(parts.observer),
       watchdog_(parts.watchdog),
       store_(parts.store),
+      profiler_(parts.profiler),
       peak_flops_(parts.peak_flops),
       total_steps_(config_.total_steps()),
       schedule_(make_schedule(config_)),
@@ -84,11 +86,13 @@ Trainer::Trainer(const Parts& parts, const TrainingProgress& progress, BatchStre
 
 RunOutcome Trainer::run() {
   while (progress_.step < total_steps_) {
+    if (profiler_ != nullptr) profiler_->before_step(progress_.step + 1);
     const bool stop = step();
     const int64_t done = progress_.step;
     const bool last = done == total_steps_;
     // Who asked to stop may not wait for a validation.
     bool saved = stop && save();
+    finish_profile(last || stop);
     if (done % config_.validation.every == 0 || last) validate();
     if (done % config_.checkpoint.every == 0 || last) saved = save();
     if (stop && !last) {
@@ -106,13 +110,16 @@ RunOutcome Trainer::run() {
 
 bool Trainer::step() {
   const int64_t step = progress_.step + 1;
+  const NamedRange range(kStepRange + std::to_string(step));
   const double start = now_seconds();
   const double waited = batches_.waited_seconds();
 
   observer_.enter(step, "forward and backward");
-  parameters_.zero_gradients();
+  {
+    const NamedRange phase(Phase::kOptimizer);
+    parameters_.zero_gradients();
+  }
   StepSums sums = forward_and_backward(step);
-  parameters_.clear_frozen_gradients();
   const double data_seconds = batches_.waited_seconds() - waited;
 
   observer_.enter(step, "reduce");
@@ -134,9 +141,13 @@ bool Trainer::step() {
 StepSums Trainer::forward_and_backward(int64_t step) {
   StepSums sums(model_.config().layers, parameters_.device());
   for (int64_t i = 0; i < micro_batches_; ++i) {
+    std::optional<NamedRange> phase(std::in_place, Phase::kData);
     const Batch batch = batches_.next();
     const MicroBatch micro_batch = model_.prepare(packed_tokens(batch));
-    sums.add(model_.train(micro_batch), micro_batch);
+    phase.reset();
+    const MicroBatchResult result = model_.train(micro_batch);
+    phase.emplace(Phase::kReadBack);
+    sums.add(result, micro_batch);
   }
   if (stop_signal() != 0) sums.ask_to_stop();
   return sums;
@@ -144,6 +155,7 @@ StepSums Trainer::forward_and_backward(int64_t step) {
 
 void Trainer::reduce(StepSums& sums) {
   if (communicator_.size() == 1) return;
+  const NamedRange phase(Phase::kReduce);
   for (FlatUnit& unit : parameters_.units()) {
     if (unit.trainable_numel > 0) communicator_.all_reduce(unit.gradient, ReduceOperation::kSum);
   }
@@ -154,11 +166,14 @@ void Trainer::reduce(StepSums& sums) {
 // The device may still wait for other ranks' gradients: hence the watch.
 Trainer::Outcome Trainer::update(int64_t step, const StepSums& sums) {
   const Watchdog::Watch watch(watchdog_, "the step's results");
+  std::optional<NamedRange> phase(std::in_place, Phase::kOptimizer);
+  parameters_.clear_frozen_gradients();
   const at::Tensor counted = sums.counted().clamp_min(1.0);
   const at::Tensor grad_norm = gradient_square_sum(parameters_).sqrt() / counted;
   const at::Tensor clip = (config_.optimizer.clip / (grad_norm + 1e-6)).clamp_max(1.0);
   const at::Tensor apply = grad_norm.isfinite().logical_and(sums.nll().isfinite()).to(at::kDouble);
   optimizer_.step(schedule_.learning_rate(step), clip / counted, apply);
+  phase.emplace(Phase::kReadBack);
   return {StepReport(sums), grad_norm.item<double>(), apply.item<double>() != 0.0};
 }
 
@@ -209,6 +224,16 @@ StepMetrics Trainer::describe(const StepReport& report, double seconds, double d
   }
   metrics.memory_gib = static_cast<double>(peak_memory_bytes(parameters_.device())) / (1 << 30);
   return metrics;
+}
+
+void Trainer::finish_profile(bool last_step) {
+  const auto& profile = config_.log.profile;
+  const int64_t done = progress_.step;
+  if (!profile || !(done == profile->last() || (last_step && profile->contains(done)))) return;
+  observer_.enter(done, "profile");
+  watchdog_.set_timeout(config_.parallel.timeout_first);  // the others wait for rank 0's disk
+  agree_on_root(communicator_, [&] { profiler_->finish(); });
+  watchdog_.set_timeout(config_.parallel.timeout);
 }
 
 void Trainer::validate() {

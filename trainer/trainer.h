@@ -15,6 +15,7 @@
 #include "parallel/communicator.h"
 #include "parallel/watchdog.h"
 #include "trainer/data_setup.h"
+#include "trainer/profiler.h"
 #include "trainer/run_config.h"
 #include "trainer/run_observer.h"
 #include "trainer/step_sums.h"
@@ -35,6 +36,7 @@ class Trainer {
     RunObserver& observer;
     Watchdog& watchdog;
     CheckpointStore* store;            // on rank 0, null elsewhere
+    Profiler* profiler;                // on rank 0 with log.profile, null elsewhere
     std::optional<double> peak_flops;  // of one device
   };
 
@@ -65,6 +67,8 @@ class Trainer {
   Outcome update(int64_t step, const StepSums& sums);
   void advance(const StepReport& report, bool applied);
   StepMetrics describe(const StepReport& report, double seconds, double data_seconds) const;
+  // Writes the profile if this step is its last one, or if no step is to come.
+  void finish_profile(bool last_step);
   void validate();
   // Whether the checkpoint of this step is on disk, on all ranks alike.
   bool save();
@@ -76,6 +80,7 @@ class Trainer {
   RunObserver& observer_;
   Watchdog& watchdog_;
   CheckpointStore* store_;
+  Profiler* profiler_;
   std::optional<double> peak_flops_;
   int64_t total_steps_;
   Schedule schedule_;

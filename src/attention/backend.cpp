@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include "attention/cudnn_attention.h"
 #include "base/error.h"
+#include "parallel/accumulation_type.h"
 
 namespace swiattn {
 
@@ -19,16 +21,69 @@ at::Tensor AttentionShape::values(const at::Tensor& qkv) const {
       .unflatten(1, {kv_heads, head_dim});
 }
 
+// Merge by log-sum-exp: o_full - o_near = p_far (o_far - o_near), p_far the far keys' share of the
+// softmax. Formed as this product the difference keeps its precision where little mass is far, and
+// is exactly zero in rows without a far key.
+SwitchSaved AttentionBackend::merge(Attended near, Attended far, const at::Tensor& route,
+                                    const DocumentLayout&, const AttentionShape& shape,
+                                    DisagreementReduction reduction) const {
+  const at::ScalarType type = near.out.scalar_type();
+  const at::ScalarType wide = accumulation_type(type);
+  SwitchSaved saved;
+  saved.route = route;
+  saved.logsumexp_near = near.logsumexp;
+  saved.logsumexp_full = at::logaddexp(near.logsumexp, far.logsumexp);
+  saved.logsumexp = at::where(route, saved.logsumexp_full, saved.logsumexp_near);
+  const at::Tensor far_share =
+      (far.logsumexp - saved.logsumexp_full).exp().t().unsqueeze(-1);  // [T, Hq, 1]
+  const at::Tensor near_out = near.out.to(wide);
+  const at::Tensor difference = far_share * (far.out.to(wide) - near_out);
+  saved.out = at::where(route.view({-1, 1, 1}), near_out + difference, near_out).to(type);
+  saved.disagreement = difference.square().sum({1, 2});
+  if (reduction == DisagreementReduction::kMean) {
+    saved.disagreement.div_(static_cast<double>(shape.heads * shape.head_dim));
+  }
+  saved.difference = difference.to(type);
+  return saved;
+}
+
+at::Tensor AttentionBackend::gate_gradient(const at::Tensor& grad_out, const SwitchSaved& saved,
+                                           const DocumentLayout&, const AttentionShape&) const {
+  const auto wide = accumulation_type(grad_out.scalar_type());
+  return (grad_out.to(wide) * saved.difference).sum({1, 2});
+}
+
+void put_gradient(const at::Tensor& into, const at::Tensor& gradient, GradientMode mode) {
+  if (mode == GradientMode::kWrite) {
+    into.copy_(gradient);
+  } else {
+    into.add_(gradient);
+  }
+}
+
+namespace {
+
+std::unique_ptr<AttentionBackend> make_library_backend(bool flash) {
+  if (!flash) return make_blockwise_backend();
+  return CudnnAttention::available() ? make_cudnn_backend() : make_flash_backend();
+}
+
+}  // namespace
+
 std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name,
                                                          c10::Device device, at::ScalarType type) {
+  const bool flash = device.is_cuda() && type == at::kBFloat16;
   if (name == "reference") return make_reference_backend();
-  if (name == "auto" || name == "library") {
-    const bool flash = device.is_cuda() && type == at::kBFloat16;
-    return flash ? make_flash_backend() : make_blockwise_backend();
+  if (name == "library") return make_library_backend(flash);
+#ifdef SWIATTN_CUDA
+  if (flash && (name == "auto" || name == "fused")) {
+    return make_fused_backend(make_library_backend(flash));
   }
+#endif
+  if (name == "auto") return make_library_backend(flash);
   fail(ExitCode::kConfiguration,
-       "attention.backend: '{}' is not available in this version; use auto, library or reference.",
-       name);
+       "attention.backend: '{}' is not available {}; use auto, library or reference.", name,
+       name == "fused" ? "but on a GPU in bfloat16" : "in this version");
 }
 
 }  // namespace swiattn

@@ -39,6 +39,23 @@ struct Attended {
 
 enum class Band { kNear, kFar, kFull };
 
+// Whether a gradient replaces what a buffer holds (anything, even NaN) or is added to it.
+enum class GradientMode { kWrite, kAdd };
+
+// Whether each token's disagreement is the mean or the sum over heads and head width.
+enum class DisagreementReduction { kMean, kSum };
+
+// Both branches of every token, merged: what the backward needs, and what the loss reads.
+struct SwitchSaved {
+  at::Tensor out;             // [T, Hq, D] o of the branch taken
+  at::Tensor difference;      // [T, Hq, D] o_full - o_swa, exactly 0 where nothing is far
+  at::Tensor logsumexp;       // [Hq, T] of the branch taken
+  at::Tensor logsumexp_near;  // [Hq, T]
+  at::Tensor logsumexp_full;  // [Hq, T]
+  at::Tensor disagreement;    // [T] of ||o_full - o_swa||^2, accumulation type
+  at::Tensor route;           // [T] bool: full attention
+};
+
 // All tensors lie on one device; qkv is [T, (Hq + 2 Hkv) D] with rotary positions applied.
 class AttentionBackend {
  public:
@@ -52,13 +69,28 @@ class AttentionBackend {
 
   // The gradient through the keys of one band, given the FINAL output and log-sum-exp of each row.
   // `rows` [T] bool limits it to the rows it marks (undefined: all); the log-sum-exp of a marked
-  // row must be at least its true one over the band. Adds to `grad_qkv` [T, (Hq + 2 Hkv) D].
+  // row must be at least its true one over the band. Into `grad_qkv` [T, (Hq + 2 Hkv) D] as `mode`
+  // says.
   virtual void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv,
                         const Attended& final, const at::Tensor& rows, const DocumentLayout& layout,
-                        const AttentionShape& shape, const at::Tensor& grad_qkv) const = 0;
+                        const AttentionShape& shape, const at::Tensor& grad_qkv,
+                        GradientMode mode) const = 0;
+
+  // Merges the two branches' NEAR and FAR and chooses by `route` [T] bool. Takes the buffers over.
+  // Plain ATen unless a backend has better.
+  virtual SwitchSaved merge(Attended near, Attended far, const at::Tensor& route,
+                            const DocumentLayout& layout, const AttentionShape& shape,
+                            DisagreementReduction reduction) const;
+
+  // <dL/do, o_full - o_swa> of every token [T], the straight-through estimator's factor.
+  virtual at::Tensor gate_gradient(const at::Tensor& grad_out, const SwitchSaved& saved,
+                                   const DocumentLayout& layout, const AttentionShape& shape) const;
 };
 
-// `name`: auto | reference | library, for operands of this type on this device. Throws
+// For backends: a gradient [T, H, D] into a part of the packed one.
+void put_gradient(const at::Tensor& into, const at::Tensor& gradient, GradientMode mode);
+
+// `name`: auto | reference | library | fused, for operands of this type on this device. Throws
 // Error{kConfiguration} for a name that is not in the table, listing what is.
 std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name,
                                                          c10::Device device, at::ScalarType type);
@@ -66,6 +98,9 @@ std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name
 // The members of the table.
 std::unique_ptr<AttentionBackend> make_reference_backend();
 std::unique_ptr<AttentionBackend> make_blockwise_backend();  // `library` on a CPU, or in float32
-std::unique_ptr<AttentionBackend> make_flash_backend();      // `library` on a GPU in bfloat16
+std::unique_ptr<AttentionBackend> make_cudnn_backend();      // `library` on a GPU in bfloat16
+std::unique_ptr<AttentionBackend> make_flash_backend();  // that where cuDNN's graphs are missing
+// `fused` on a GPU in bfloat16; `library` serves what our kernels do not cover.
+std::unique_ptr<AttentionBackend> make_fused_backend(std::unique_ptr<AttentionBackend> library);
 
 }  // namespace swiattn

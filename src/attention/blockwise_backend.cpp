@@ -161,7 +161,7 @@ class BlockwiseBackend final : public AttentionBackend {
 
   void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv, const Attended& final,
                 const at::Tensor& rows, const DocumentLayout& layout, const AttentionShape& shape,
-                const at::Tensor& grad_qkv) const override {
+                const at::Tensor& grad_qkv, GradientMode mode) const override {
     const HeadMajor heads(qkv, shape);
     const at::Tensor grad = HeadMajor::by_group(grad_out, shape);
     const at::Tensor delta =
@@ -185,9 +185,9 @@ class BlockwiseBackend final : public AttentionBackend {
       grad_k.narrow(1, block.key_begin, keys).baddbmm_(grad_scores.transpose(1, 2), q);
       grad_v.narrow(1, block.key_begin, keys).baddbmm_(weights.transpose(1, 2), grad_rows);
     });
-    shape.queries(grad_qkv).add_(grad_q.flatten(0, 1).transpose(0, 1));
-    shape.keys(grad_qkv).add_(grad_k.transpose(0, 1));
-    shape.values(grad_qkv).add_(grad_v.transpose(0, 1));
+    put_gradient(shape.queries(grad_qkv), grad_q.flatten(0, 1).transpose(0, 1), mode);
+    put_gradient(shape.keys(grad_qkv), grad_k.transpose(0, 1), mode);
+    put_gradient(shape.values(grad_qkv), grad_v.transpose(0, 1), mode);
   }
 };
 

@@ -50,6 +50,12 @@ DocumentLayout make_document_layout(std::vector<int32_t> starts, int64_t window,
   layout.far_keys = device_indices(far_keys, at::kLong, device);
   layout.far_starts_device = device_indices(far_starts, at::kInt, device);
   layout.starts = std::move(starts);
+  if (device.is_cuda()) {
+    layout.documents_packed =
+        pack_documents(layout.starts_device, layout.tokens, layout.longest, 0);
+    layout.far_documents =
+        pack_documents(layout.starts_device, layout.tokens, layout.longest, window);
+  }
   return layout;
 }
 

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "attention/packed_documents.h"
+
 namespace swiattn {
 
 // T packed tokens in documents; token t of document [a, b) sees keys a..t. Made once a micro-batch
@@ -24,6 +26,9 @@ struct DocumentLayout {
   at::Tensor far_keys;           // [F] int64
   at::Tensor far_starts_device;  // int32 offsets into the F rows, one document longer than w each
   int64_t far_longest = 0;
+
+  // All rows, and the far ones, as cuDNN's ragged tensors; made on a GPU alone.
+  PackedDocuments documents_packed, far_documents;
 
   int64_t documents() const { return static_cast<int64_t>(starts.size()) - 1; }
   // The common length of all documents, or 0 when they differ: then views of [B, S] serve.

@@ -1,6 +1,7 @@
-// The library backend of GPUs in bfloat16: FlashAttention-2 for windows and packed documents, cuDNN
-// where the documents of a micro-batch are equally long. FAR is plain causal attention between the
-// views q[w:] and k, v[:S-w], because j <= i - w is j <= i' with i' = i - w.
+// FlashAttention-2 for windows and packed documents, ATen's cuDNN where the documents of a
+// micro-batch are equally long: the library backend of GPUs in bfloat16 where cuDNN's graph API
+// (cudnn_backend.cpp) has no plan, and its second opinion. FAR is plain causal attention between
+// the views q[w:] and k, v[:S-w], because j <= i - w is j <= i' with i' = i - w.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 
@@ -31,32 +32,41 @@ class FlashBackend final : public AttentionBackend {
 
   Attended forward(Band band, const at::Tensor& qkv, const DocumentLayout& layout,
                    const AttentionShape& shape) const override {
+    if (band == Band::kFar && layout.far_longest == 0) return no_far_key(qkv, shape);
     const Qkv in{shape.queries(qkv), shape.keys(qkv), shape.values(qkv)};
     if (band == Band::kNear && shape.window < layout.longest) {
       return flash_forward(in, layout.starts_device, layout.longest, shape, shape.window - 1);
     }
-    if (band == Band::kFar) return far_forward(in, layout, shape);
+    if (band == Band::kFar) return far_forward(in, qkv, layout, shape);
     if (dense_causal(layout, 0)) return cudnn_forward(in, layout, shape, 0);
     return flash_forward(in, layout.starts_device, layout.longest, shape, {});
   }
 
   void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv, const Attended& final,
                 const at::Tensor& rows, const DocumentLayout& layout, const AttentionShape& shape,
-                const at::Tensor& grad_qkv) const override {
-    const Qkv in{shape.queries(qkv), shape.keys(qkv), shape.values(qkv)};
-    const Qkv out{shape.queries(grad_qkv), shape.keys(grad_qkv), shape.values(grad_qkv)};
+                const at::Tensor& grad_qkv, GradientMode mode) const override {
     // A row is taken out of a call by a zero output gradient; its log-sum-exp is at least its true
     // one.
     const at::Tensor grad = rows.defined() ? grad_out * rows.view({-1, 1, 1}) : grad_out;
+    if (band == Band::kFar) {
+      if (mode == GradientMode::kWrite) grad_qkv.zero_();
+      mode = GradientMode::kAdd;
+      if (layout.far_longest == 0) return;
+    }
+    const Qkv in{shape.queries(qkv), shape.keys(qkv), shape.values(qkv)};
+    const Qkv out{shape.queries(grad_qkv), shape.keys(grad_qkv), shape.values(grad_qkv)};
     if (band == Band::kNear && shape.window < layout.longest) {
-      add(out, flash_backward(grad, in, final, layout.starts_device, layout.longest, shape,
-                              shape.window - 1));
+      put(out,
+          flash_backward(grad, in, final, layout.starts_device, layout.longest, shape,
+                         shape.window - 1),
+          mode);
     } else if (band == Band::kFar) {
       far_backward(grad, in, final, layout, shape, out);
     } else if (dense_causal(layout, 0) && !deterministic()) {
-      cudnn_backward(grad, in, final, layout, shape, 0, out);
+      cudnn_backward(grad, in, final, layout, shape, 0, out, mode);
     } else {
-      add(out, flash_backward(grad, in, final, layout.starts_device, layout.longest, shape, {}));
+      put(out, flash_backward(grad, in, final, layout.starts_device, layout.longest, shape, {}),
+          mode);
     }
   }
 
@@ -69,18 +79,21 @@ class FlashBackend final : public AttentionBackend {
   // cuDNN's backward adds with atomics, whatever ATen was asked for; FlashAttention obeys.
   static bool deterministic() { return at::globalContext().deterministicAlgorithms(); }
 
-  static void add(const Qkv& to, const Qkv& grad) {
-    to.q.add_(grad.q);
-    to.k.add_(grad.k);
-    to.v.add_(grad.v);
+  static void put(const Qkv& into, const Qkv& grad, GradientMode mode) {
+    put_gradient(into.q, grad.q, mode);
+    put_gradient(into.k, grad.k, mode);
+    put_gradient(into.v, grad.v, mode);
   }
 
-  static Attended far_forward(const Qkv& in, const DocumentLayout& layout,
+  static Attended no_far_key(const at::Tensor& qkv, const AttentionShape& shape) {
+    return {at::zeros({qkv.size(0), shape.heads, shape.head_dim}, qkv.options()),
+            at::full({shape.heads, qkv.size(0)}, -std::numeric_limits<float>::infinity(),
+                     qkv.options().dtype(at::kFloat))};
+  }
+
+  static Attended far_forward(const Qkv& in, const at::Tensor& qkv, const DocumentLayout& layout,
                               const AttentionShape& shape) {
-    Attended all{at::zeros(in.q.sizes(), in.q.options()),
-                 at::full({in.q.size(1), in.q.size(0)}, -std::numeric_limits<float>::infinity(),
-                          in.q.options().dtype(at::kFloat))};
-    if (layout.far_longest == 0) return all;
+    Attended all = no_far_key(qkv, shape);
     if (dense_causal(layout, shape.window)) {
       const int64_t length = layout.uniform_length();
       const Attended far = cudnn_forward(in, layout, shape, shape.window);
@@ -100,9 +113,8 @@ class FlashBackend final : public AttentionBackend {
   static void far_backward(const at::Tensor& grad, const Qkv& in, const Attended& final,
                            const DocumentLayout& layout, const AttentionShape& shape,
                            const Qkv& out) {
-    if (layout.far_longest == 0) return;
     if (dense_causal(layout, shape.window) && !deterministic()) {
-      cudnn_backward(grad, in, final, layout, shape, shape.window, out);
+      cudnn_backward(grad, in, final, layout, shape, shape.window, out, GradientMode::kAdd);
       return;
     }
     const auto pick = [&](const at::Tensor& x) { return x.index_select(0, layout.far_queries); };
@@ -156,7 +168,7 @@ class FlashBackend final : public AttentionBackend {
 
   static void cudnn_backward(const at::Tensor& grad, const Qkv& in, const Attended& final,
                              const DocumentLayout& layout, const AttentionShape& shape,
-                             int64_t skip, const Qkv& out) {
+                             int64_t skip, const Qkv& out, GradientMode mode) {
     const int64_t length = layout.uniform_length();
     const at::Tensor logsumexp = final.logsumexp.unflatten(1, {-1, length})
                                      .narrow(2, skip, length - skip)
@@ -169,9 +181,9 @@ class FlashBackend final : public AttentionBackend {
         dense(in.v, length, 0, skip), dense(final.out, length, skip, 0), logsumexp, no_dropout,
         no_dropout, {}, {}, {}, length - skip, length - skip, 0.0, true,
         std::optional<double>(shape.scale));
-    dense(out.q, length, skip, 0).add_(q);
-    dense(out.k, length, 0, skip).add_(k);
-    dense(out.v, length, 0, skip).add_(v);
+    put_gradient(dense(out.q, length, skip, 0), q, mode);
+    put_gradient(dense(out.k, length, 0, skip), k, mode);
+    put_gradient(dense(out.v, length, 0, skip), v, mode);
   }
 };
 

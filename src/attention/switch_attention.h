@@ -11,28 +11,15 @@ namespace swiattn {
 // What a layer attends to: everything, the window, or what its router chooses token by token.
 enum class LayerAttention { kFull, kWindow, kSwitch };
 
-// Whether each token's disagreement is the mean or the sum over heads and head width.
-enum class DisagreementReduction { kMean, kSum };
-
-// What the backward needs, and what the loss reads.
-struct SwitchSaved {
-  at::Tensor out;             // [T, Hq, D] o of the branch taken
-  at::Tensor difference;      // [T, Hq, D] o_full - o_swa, exactly 0 where nothing is far
-  at::Tensor logsumexp_near;  // [Hq, T]
-  at::Tensor logsumexp_full;  // [Hq, T]
-  at::Tensor disagreement;    // [T] of ||o_full - o_swa||^2, accumulation type
-  at::Tensor route;           // [T] bool: full attention
-};
-
 // All of it is linear in the number of tokens. `route` decides in advance: its gradient comes back
 // from the backward as <dL/do, o_full - o_swa>, the straight-through estimator's factor.
 SwitchSaved switch_attention_forward(const AttentionBackend& backend, const at::Tensor& qkv,
                                      const at::Tensor& route, const DocumentLayout& layout,
                                      const AttentionShape& shape, DisagreementReduction reduction);
 
-// Returns dL/dgate [T] and adds to grad_qkv. `grad_difference` [T, Hq, D], usually undefined, is a
-// gradient that reaches o_full - o_swa by another way (a gamma that is not detached); it makes
-// every token's both branches active.
+// Returns dL/dgate [T] and writes dL/dqkv to grad_qkv [T, (Hq + 2 Hkv) D], whatever it holds.
+// `grad_difference` [T, Hq, D], usually undefined, is a gradient that reaches o_full - o_swa by
+// another way (a gamma that is not detached); it makes every token's both branches active.
 at::Tensor switch_attention_backward(const AttentionBackend& backend, const at::Tensor& grad_out,
                                      const at::Tensor& grad_difference, const at::Tensor& qkv,
                                      const SwitchSaved& saved, const DocumentLayout& layout,

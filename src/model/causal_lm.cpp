@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/check.h"
+#include "parallel/phase.h"
 
 namespace swiattn {
 
@@ -39,11 +40,13 @@ MicroBatchResult CausalLm::train(const MicroBatch& batch) {
 }
 
 Activations CausalLm::forward(const MicroBatch& batch) const {
+  const NamedRange phase(Phase::kForward);
   Activations activations;
   activations.layers.resize(layers_.size());
   ResidualStream stream{
       ops_.embedding_forward(parameters_.unit("embedding").group_compute("embed"), batch.ids), {}};
   for (size_t i = 0; i < layers_.size(); ++i) {
+    const NamedRange layer(fmt::format("layer {} forward", i + 1));
     stream = layers_[i].forward(stream, batch, activations.layers[i]);
   }
   activations.final_norm =
@@ -54,6 +57,7 @@ Activations CausalLm::forward(const MicroBatch& batch) const {
 
 LinearCrossEntropyOutput CausalLm::head(const MicroBatch& batch,
                                         const Activations& activations) const {
+  const NamedRange phase(Phase::kHead);
   return ops_.linear_cross_entropy_train(
       activations.final_norm.normed, head_unit().group_compute(head_group()), batch.targets,
       head_unit().group_gradient(head_group()), nll_weight(batch, activations));
@@ -61,11 +65,13 @@ LinearCrossEntropyOutput CausalLm::head(const MicroBatch& batch,
 
 void CausalLm::backward(const MicroBatch& batch, const Activations& activations,
                         const LinearCrossEntropyOutput& loss, const at::Tensor& statistics) const {
+  const NamedRange phase(Phase::kBackward);
   FlatUnit& norm = parameters_.unit("head");
   at::Tensor grad = ops_.rms_norm_backward(
       loss.grad_hidden, {}, activations.final_norm.residual, norm.group_compute("norm"),
       activations.final_norm.inverse_rms, norm.group_gradient("norm"));
   for (size_t i = layers_.size(); i-- > 0;) {
+    const NamedRange layer(fmt::format("layer {} backward", i + 1));
     const at::Tensor row = statistics[static_cast<int64_t>(i)];
     row.copy_(layers_[i].statistics(batch, activations.layers[i]));
     grad = layers_[i].backward(grad, batch, activations.layers[i], loss.nll, row);

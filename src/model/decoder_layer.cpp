@@ -70,7 +70,7 @@ at::Tensor DecoderLayer::backward(const at::Tensor& grad, const MicroBatch& batc
     statistics[RoutingStatistics::kRegularizer].add_(terms.value.sum(at::kDouble));
     if (!objective_.detach_gamma) grad_difference = difference_gradient(terms, saved);
   }
-  const at::Tensor grad_qkv = at::zeros_like(saved.qkv);
+  const at::Tensor grad_qkv = at::empty_like(saved.qkv);
   const at::Tensor grad_gate = attend_backward(grad_out.view(saved.attention.out.sizes()),
                                                grad_difference, batch, saved, grad_qkv);
   const at::Tensor grad_hidden = project_qkv_backward(grad_qkv, batch, saved);
@@ -159,7 +159,7 @@ at::Tensor DecoderLayer::attend(const MicroBatch& batch, LayerSaved& saved) cons
   } else {
     Attended attended = backend_.forward(band(), saved.qkv, batch.layout, shape_);
     saved.attention.out = std::move(attended.out);
-    saved.attention.logsumexp_near = std::move(attended.logsumexp);
+    saved.attention.logsumexp = std::move(attended.logsumexp);
   }
   return saved.attention.out;
 }
@@ -172,9 +172,8 @@ at::Tensor DecoderLayer::attend_backward(const at::Tensor& grad_out,
     return switch_attention_backward(backend_, grad_out, grad_difference, saved.qkv,
                                      saved.attention, batch.layout, shape_, grad_qkv);
   }
-  backend_.backward(band(), grad_out, saved.qkv,
-                    {saved.attention.out, saved.attention.logsumexp_near}, {}, batch.layout, shape_,
-                    grad_qkv);
+  backend_.backward(band(), grad_out, saved.qkv, {saved.attention.out, saved.attention.logsumexp},
+                    {}, batch.layout, shape_, grad_qkv, GradientMode::kWrite);
   return {};
 }
 

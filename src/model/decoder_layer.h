@@ -30,7 +30,7 @@ struct LayerSaved {
   at::Tensor qkv;            // [T, (Hq + 2 Hkv) D] after QK-norm and rotary positions
   RmsNormOutput query_norm;  // Qwen3: rows are (token, head)
   RmsNormOutput key_norm;
-  SwitchSaved attention;    // of kSwitch; the others fill `attention.out` and `logsumexp_near`
+  SwitchSaved attention;    // of kSwitch; the others fill `out` and `logsumexp`
   RmsNormOutput post_norm;  // stream after attention, its norm
   at::Tensor gate_up;       // [T, 2F]
 };
@@ -75,7 +75,7 @@ class DecoderLayer {
                                   const LayerSaved& saved) const;
   Band band() const;  // of a layer without a choice
   at::Tensor attend(const MicroBatch& batch, LayerSaved& saved) const;
-  // Adds to grad_qkv; returns dL/dgate [T], undefined without a router.
+  // Writes grad_qkv; returns dL/dgate [T], undefined without a router.
   at::Tensor attend_backward(const at::Tensor& grad_out, const at::Tensor& grad_difference,
                              const MicroBatch& batch, const LayerSaved& saved,
                              const at::Tensor& grad_qkv) const;

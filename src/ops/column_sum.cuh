@@ -5,7 +5,7 @@
 
 #include <type_traits>
 
-#include "ops/gpu_vector.cuh"
+#include "parallel/gpu_vector.cuh"
 
 namespace swiattn::gpu {
 

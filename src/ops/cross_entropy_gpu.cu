@@ -4,7 +4,7 @@
 
 #include "base/cuda_check.h"
 #include "ops/gpu_kernels.h"
-#include "ops/gpu_vector.cuh"
+#include "parallel/gpu_vector.cuh"
 
 namespace swiattn::gpu {
 namespace {

@@ -59,6 +59,62 @@ void router_backward(const RouterBackwardArguments& arguments, void* stream);
 constexpr int64_t kMaxColumnSumWidth = 8192;
 int column_sum_blocks();
 
+// What became of a layer's tokens: their part in the router's gradient, and the sums that describe
+// them, the layer's row of RoutingStatistics. These are its columns, whose order the row has.
+enum RoutingColumn : int {
+  kRoutingTokens,
+  kRoutingFull,          // tokens that took full attention
+  kRoutingFarTokens,     // tokens with more than `window` visible keys
+  kRoutingFarFull,       // of these, the full ones
+  kRoutingLogit,         // sum of s
+  kRoutingLogitSquare,   // sum of s^2
+  kRoutingEntropy,       // sum of the binary entropy of sigmoid(s), in nats
+  kRoutingDisagreement,  // sum of ||o_full - o_swa||^2
+  kRoutingCounted,       // tokens whose target counts
+  kRoutingGamma,         // sum of gamma over counted tokens
+  kRoutingRegularizer,   // sum of gamma * softplus(s) over counted tokens
+  kRoutingVisiblePairs,  // (query, key) pairs of the branches taken
+  kRoutingColumns
+};
+
+enum class BranchTaken { kRouted, kFull, kWindow };
+
+// regularizer_gamma.h's GammaCoefficients. Without a regularizer `base` is 0.
+struct RoutingGamma {
+  float base;
+  float eps;
+  float nll_weight;
+  float disagreement_weight;
+  bool constant;
+};
+
+// Two launches: every token once, then the blocks' sums in a fixed order. Each token's terms are
+// float32, the sums float64:
+//
+//   grad_logits = gate_gradient * p (1 - p) + gamma * sigmoid(s) / layers,   p = sigmoid(s)
+//
+// the second term for counted tokens only. A layer without a router has no logits: the columns made
+// of them stay 0. An evaluation has neither gate_gradient nor grad_logits, and no gamma.
+struct RoutingArguments {
+  BranchTaken taken;
+  const bool* route;           // [tokens] full attention; null unless `taken` is kRouted
+  const int64_t* position;     // [tokens] index in the document
+  const bool* counted;         // [tokens]
+  const float* logits;         // [tokens] s, or null
+  const float* disagreement;   // [tokens] or null (taken as 0)
+  const float* nll;            // [tokens]; null where gamma is constant or its base 0
+  const float* gate_gradient;  // [tokens] dL/dgate, or null (taken as 0)
+  float* grad_logits;          // [tokens] or null; needs `logits`
+  RoutingGamma gamma;
+  int64_t tokens;
+  int64_t layers;  // of the model
+  int64_t window;
+  double* partial;  // [routing_blocks(), kRoutingColumns], scratch
+  double* row;      // [kRoutingColumns], overwritten
+};
+void routing(const RoutingArguments& arguments, void* stream);
+int routing_blocks();
+
 // In place on x [tokens, heads, head_dim] whose tokens lie `token_stride` elements apart;
 // cosine and sine [tokens, head_dim / 2] float32; `direction` 1 or -1.
 void apply_rotary(Bf16* x, const float* cosine, const float* sine, int64_t tokens, int64_t heads,

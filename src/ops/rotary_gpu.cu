@@ -1,7 +1,7 @@
 // Rotary embedding in place: a thread turns eight neighbouring pairs of one head of one token.
 #include "base/cuda_check.h"
 #include "ops/gpu_kernels.h"
-#include "ops/gpu_vector.cuh"
+#include "parallel/gpu_vector.cuh"
 
 namespace swiattn::gpu {
 namespace {

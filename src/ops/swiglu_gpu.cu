@@ -1,7 +1,7 @@
 // SwiGLU on the packed projection, forward and backward in one pass each.
 #include "base/cuda_check.h"
 #include "ops/gpu_kernels.h"
-#include "ops/gpu_vector.cuh"
+#include "parallel/gpu_vector.cuh"
 
 namespace swiattn::gpu {
 namespace {

@@ -172,6 +172,7 @@ const std::vector<std::string> kEveryKey = {
     "--log.every=10",
     "--log.routing_every=50",
     "--log.tensorboard=false",
+    "--log.profile={start: 11, steps: 3}",
     "--preempt.signals=[SIGUSR2]",
     "--numerics.skip_nonfinite=false",
     "--numerics.max_skips_in_a_row=3",
@@ -236,6 +237,7 @@ TEST(RunConfig, EveryKeyCanBeSetOnTheCommandLine) {
   EXPECT_EQ(config.log.every, 10);
   EXPECT_EQ(config.log.routing_every, 50);
   EXPECT_FALSE(config.log.tensorboard);
+  EXPECT_EQ(config.log.profile, (ProfileRange{11, 3}));
   EXPECT_THAT(config.preempt.signals, ElementsAre(SIGUSR2));
   EXPECT_FALSE(config.numerics.skip_nonfinite);
   EXPECT_EQ(config.numerics.max_skips_in_a_row, 3);
@@ -386,6 +388,8 @@ TEST(RunConfig, WrongTypesAreRefusedWithPlaceKeyAndExpectation) {
       {"--parallel.timeout=1e10s", "at most 100000000s"},
       {"--parallel.timeout_first=1e308h", "at most 100000000s"},
       {"--log.profile={start: 1}", "the key \"steps\" is missing"},
+      {"--log.profile={start: 0, steps: 2}", "log.profile.start: expected a whole number >= 1"},
+      {"--log.profile={start: 1, steps: 21}", "at most 20"},
       {"--preempt.signals=[SIGKILL]", "one of SIGTERM, SIGUSR1"},
       {"--numerics.deterministic=maybe", "one of auto, true, false"},
   };
@@ -440,7 +444,8 @@ TEST(RunConfig, CombinationsThatMakeNoSenseAreRefused) {
       {{"--parallel.context=2"}, "not supported in this version"},
       {{"--parallel.shard=optimizer"}, "not supported in this version"},
       {{"--parallel.shard=full"}, "not supported in this version"},
-      {{"--log.profile={start: 10, steps: 2}"}, "log.profile is not supported in this version"},
+      {{"--train.steps=600", "--log.profile={start: 600, steps: 2}"},
+       "log.profile ends with step 601, but the run has 600 steps"},
       {{"--data.sequence_length=1M", "--train.global_batch=2048"},
        "data.sequence_length (1048576) times train.global_batch (2048) is 2147483648 tokens a "
        "step; at most 2147483647"},
@@ -460,6 +465,7 @@ TEST(RunConfig, CombinationsThatMakeSenseAreAccepted) {
            {"--train.steps=500"},
            {"--train.steps=556", "--schedule.kind=wsd"},
            {"--train.steps=1", "--schedule.warmup=0"},
+           {"--train.steps=600", "--log.profile={start: 599, steps: 2}"},
            {"--attention.mode=full", "--router.gate=random"}}) {
     EXPECT_NO_THROW(with(arguments)) << arguments[0];
   }
@@ -530,7 +536,7 @@ TEST(RunConfig, SpeedLoggingAndCheckpointKeysMayChangeOnResumeAndOthersNot) {
                         "validation.every", "validation.batches", "checkpoint.every",
                         "checkpoint.keep_last", "checkpoint.keep_every", "checkpoint.export_at_end",
                         "parallel.shard", "parallel.timeout_first", "parallel.timeout", "log.every",
-                        "log.routing_every", "log.tensorboard", "preempt.signals",
+                        "log.routing_every", "log.tensorboard", "log.profile", "preempt.signals",
                         "numerics.max_skips_in_a_row", "numerics.deterministic"));
   EXPECT_EQ(free.size() + refused.size(), kEveryKey.size() - 1);  // attention.mode has not changed
 }

@@ -1,7 +1,6 @@
-// The library backend of GPUs in bfloat16 against the reference backend in float64 on the same
-// rounded inputs: both head widths, grouped heads, windows at and around the length, packed
-// documents down to one token, and both libraries (cuDNN takes equal lengths, FlashAttention the
-// rest).
+// The backends of GPUs in bfloat16 against the reference backend in float64 on the same rounded
+// inputs: both head widths, grouped heads, windows at and around the length, packed documents down
+// to one token, equal lengths and others.
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -19,26 +18,36 @@ namespace {
 constexpr double kTolerance = 5e-3;
 
 struct Case {
+  std::string backend;  // flash: what `library` falls back to
   int64_t heads, kv_heads, head_dim, window;
   std::vector<int32_t> starts;
 };
 
-std::vector<Case> cases() {
-  std::vector<Case> all;
+void add_cases(const std::string& backend, std::vector<Case>& all) {
   for (const int64_t window : {1, 2, 127, 128, 129, 255, 256, 257}) {
-    all.push_back({4, 2, 64, window, {0, 256}});           // one document
-    all.push_back({4, 2, 128, window, {0, 1, 131, 387}});  // packed ones
+    all.push_back({backend, 4, 2, 64, window, {0, 256}});           // one document
+    all.push_back({backend, 4, 2, 128, window, {0, 1, 131, 387}});  // packed ones
   }
   for (const auto& [heads, kv_heads] : {std::pair{1, 1}, {2, 1}, {9, 3}, {8, 2}, {8, 1}}) {
-    all.push_back({heads, kv_heads, 64, 128, {0, 512, 1024}});  // equally long: dense
-    all.push_back({heads, kv_heads, 128, 100, {0, 333, 334, 600}});
+    all.push_back({backend, heads, kv_heads, 64, 128, {0, 512, 1024}});  // equally long: dense
+    all.push_back({backend, heads, kv_heads, 128, 100, {0, 333, 334, 600}});
   }
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const char* backend : {"flash", "library", "fused"}) add_cases(backend, all);
   return all;
 }
 
-class FlashBackendTest : public testing::TestWithParam<Case> {
+std::unique_ptr<AttentionBackend> make(const std::string& name) {
+  if (name == "flash") return make_flash_backend();
+  return make_attention_backend(name, at::kCUDA, at::kBFloat16);
+}
+
+class GpuBackendTest : public testing::TestWithParam<Case> {
  protected:
-  FlashBackendTest() : c_(GetParam()) {
+  GpuBackendTest() : c_(GetParam()) {
     at::manual_seed(3);
     shape_ = {c_.heads, c_.kv_heads, c_.head_dim, c_.window,
               1.0 / std::sqrt(static_cast<double>(c_.head_dim))};
@@ -46,7 +55,7 @@ class FlashBackendTest : public testing::TestWithParam<Case> {
     qkv_ = random({layout_.tokens, (c_.heads + 2 * c_.kv_heads) * c_.head_dim});
     grad_ = random({layout_.tokens, c_.heads, c_.head_dim});
     judge_ = make_attention_backend("reference", at::kCUDA, at::kDouble);
-    flash_ = make_attention_backend("library", at::kCUDA, at::kBFloat16);
+    backend_ = make(c_.backend);
   }
 
   static at::Tensor random(at::IntArrayRef shape) {
@@ -65,10 +74,11 @@ class FlashBackendTest : public testing::TestWithParam<Case> {
     const Attended full = judge_->forward(Band::kFull, qkv_.to(at::kDouble), layout_, shape_);
     const at::Tensor expected = at::zeros(qkv_.sizes(), full.out.options());
     judge_->backward(band, grad_.to(at::kDouble), qkv_.to(at::kDouble), full, rows, layout_, shape_,
-                     expected);
+                     expected, GradientMode::kAdd);
     const Attended rounded{full.out.to(at::kBFloat16), full.logsumexp.to(at::kFloat)};
     const at::Tensor found = at::zeros_like(qkv_);
-    flash_->backward(band, grad_, qkv_, rounded, rows, layout_, shape_, found);
+    backend_->backward(band, grad_, qkv_, rounded, rows, layout_, shape_, found,
+                       GradientMode::kAdd);
     expect_close(shape_.queries(found), shape_.queries(expected), "dq");
     expect_close(shape_.keys(found), shape_.keys(expected), "dk");
     expect_close(shape_.values(found), shape_.values(expected), "dv");
@@ -78,23 +88,34 @@ class FlashBackendTest : public testing::TestWithParam<Case> {
   AttentionShape shape_;
   DocumentLayout layout_;
   at::Tensor qkv_, grad_;
-  std::unique_ptr<AttentionBackend> judge_, flash_;
+  std::unique_ptr<AttentionBackend> judge_, backend_;
 };
 
-TEST_P(FlashBackendTest, ForwardOfEveryBand) {
+TEST_P(GpuBackendTest, ForwardOfEveryBand) {
   for (const Band band : {Band::kNear, Band::kFar, Band::kFull}) {
     const Attended expected = judge_->forward(band, qkv_.to(at::kDouble), layout_, shape_);
-    const Attended found = flash_->forward(band, qkv_, layout_, shape_);
+    const Attended found = backend_->forward(band, qkv_, layout_, shape_);
     expect_close(found.out, expected.out, "out");
     EXPECT_TRUE(at::allclose(found.logsumexp.to(at::kDouble), expected.logsumexp, 1e-5, 1e-5));
   }
 }
 
-TEST_P(FlashBackendTest, BackwardOfEveryBandWithTheFinalOutput) {
+TEST_P(GpuBackendTest, BackwardOfEveryBandWithTheFinalOutput) {
   for (const Band band : {Band::kNear, Band::kFar, Band::kFull}) expect_backward(band, {});
 }
 
-TEST_P(FlashBackendTest, RowsThatAreNotMarkedGiveNoGradient) {
+TEST_P(GpuBackendTest, WritingReplacesWhatWasThere) {
+  const Attended full = backend_->forward(Band::kFull, qkv_, layout_, shape_);
+  for (const Band band : {Band::kNear, Band::kFar, Band::kFull}) {
+    const at::Tensor added = at::zeros_like(qkv_);
+    const at::Tensor written = at::full_like(qkv_, NAN);
+    backend_->backward(band, grad_, qkv_, full, {}, layout_, shape_, added, GradientMode::kAdd);
+    backend_->backward(band, grad_, qkv_, full, {}, layout_, shape_, written, GradientMode::kWrite);
+    expect_close(written, added.to(at::kDouble), "dqkv");
+  }
+}
+
+TEST_P(GpuBackendTest, RowsThatAreNotMarkedGiveNoGradient) {
   for (const double share : {0.0, 0.13, 1.0}) {
     const at::Tensor rows = at::rand({layout_.tokens}, grad_.options().dtype(at::kFloat)) < share;
     expect_backward(Band::kNear, rows);
@@ -102,13 +123,13 @@ TEST_P(FlashBackendTest, RowsThatAreNotMarkedGiveNoGradient) {
   }
 }
 
-TEST_P(FlashBackendTest, SwitchAttentionWithBothBranches) {
+TEST_P(GpuBackendTest, SwitchAttentionWithBothBranches) {
   const at::Tensor route = at::rand({layout_.tokens}, grad_.options().dtype(at::kFloat)) < 0.3;
   const at::Tensor exact = qkv_.to(at::kDouble);
   const SwitchSaved expected = switch_attention_forward(*judge_, exact, route, layout_, shape_,
                                                         DisagreementReduction::kMean);
-  const SwitchSaved found =
-      switch_attention_forward(*flash_, qkv_, route, layout_, shape_, DisagreementReduction::kMean);
+  const SwitchSaved found = switch_attention_forward(*backend_, qkv_, route, layout_, shape_,
+                                                     DisagreementReduction::kMean);
   expect_close(found.out, expected.out, "out");
   // A difference of two rounded outputs, scaled: it is as exact as they are, no more.
   const double size = expected.out.norm().item<double>();
@@ -119,18 +140,18 @@ TEST_P(FlashBackendTest, SwitchAttentionWithBothBranches) {
   const at::Tensor grad_expected = at::zeros(qkv_.sizes(), exact.options());
   const at::Tensor gate_expected = switch_attention_backward(
       *judge_, grad_.to(at::kDouble), {}, exact, expected, layout_, shape_, grad_expected);
-  const at::Tensor grad_found = at::zeros_like(qkv_);
+  const at::Tensor grad_found = at::full_like(qkv_, NAN);
   const at::Tensor gate_found =
-      switch_attention_backward(*flash_, grad_, {}, qkv_, found, layout_, shape_, grad_found);
+      switch_attention_backward(*backend_, grad_, {}, qkv_, found, layout_, shape_, grad_found);
   expect_close(grad_found, grad_expected, "dqkv");
   // <dL/do, o_full - o_swa>: its error is that of the difference, seen by a random direction.
   EXPECT_LE((gate_found.to(at::kDouble) - gate_expected).norm().item<double>(), kTolerance * size);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, FlashBackendTest, testing::ValuesIn(cases()), [](const auto& info) {
+INSTANTIATE_TEST_SUITE_P(All, GpuBackendTest, testing::ValuesIn(cases()), [](const auto& info) {
   const Case& c = info.param;
-  return fmt::format("{}_heads_{}_{}_width_{}_window_{}_documents_{}", info.index, c.heads,
-                     c.kv_heads, c.head_dim, c.window, c.starts.size() - 1);
+  return fmt::format("{}_{}_heads_{}_{}_width_{}_window_{}_documents_{}", info.index, c.backend,
+                     c.heads, c.kv_heads, c.head_dim, c.window, c.starts.size() - 1);
 });
 
 }  // namespace

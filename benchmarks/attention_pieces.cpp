@@ -1,0 +1,163 @@
+// Times the pieces of switch attention on one GPU and prints a JSON object a line; scripts/
+// bench_attention runs it, adds the peers and makes the table.
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <ATen/cuda/CUDAEvent.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <vector>
+
+#include "attention/backend.h"
+#include "attention/switch_attention.h"
+#include "base/json.h"
+
+namespace swiattn {
+namespace {
+
+struct Options {
+  int64_t batch = 1, length = 32768, heads = 16, kv_heads = 8, head_dim = 128, window = 1024;
+  std::vector<double> ratios = {0.13};
+  std::vector<std::string> backends = {"fused", "library"};
+  int repeats = 20;
+  bool deterministic = false;
+};
+
+double median_microseconds(int repeats, const std::function<void()>& run) {
+  for (int i = 0; i < 3; ++i) run();
+  std::vector<double> times;
+  for (int i = 0; i < repeats; ++i) {
+    at::cuda::CUDAEvent begin(cudaEventDefault), end(cudaEventDefault);
+    begin.record();
+    run();
+    end.record();
+    end.synchronize();
+    times.push_back(1000.0 * begin.elapsed_time(end));
+  }
+  std::nth_element(times.begin(), times.begin() + repeats / 2, times.end());
+  return times[static_cast<size_t>(repeats / 2)];
+}
+
+class Pieces {
+ public:
+  explicit Pieces(const Options& options) : o_(options) {
+    at::manual_seed(5);
+    shape_ = {o_.heads, o_.kv_heads, o_.head_dim, o_.window,
+              1.0 / std::sqrt(static_cast<double>(o_.head_dim))};
+    std::vector<int32_t> starts;
+    for (int64_t i = 0; i <= o_.batch; ++i) starts.push_back(static_cast<int32_t>(i * o_.length));
+    layout_ = make_document_layout(starts, o_.window, at::kCUDA);
+    const auto type = at::TensorOptions().device(at::kCUDA).dtype(at::kBFloat16);
+    qkv_ = at::randn({layout_.tokens, (o_.heads + 2 * o_.kv_heads) * o_.head_dim}, type);
+    grad_ = at::randn({layout_.tokens, o_.heads, o_.head_dim}, type);
+    grad_qkv_ = at::zeros_like(qkv_);
+  }
+
+  void run() {
+    for (const std::string& name : o_.backends) {
+      backend_ = make_attention_backend(name, at::kCUDA, at::kBFloat16);
+      bands(name);
+      for (const double ratio : o_.ratios) routed(name, ratio);
+    }
+  }
+
+ private:
+  // Query-key pairs of all rows, and of the branch taken.
+  double full_pairs() const {
+    return static_cast<double>(o_.batch) * o_.length * (o_.length + 1) / 2;
+  }
+  double near_pairs() const {
+    const double w = static_cast<double>(std::min(o_.window, o_.length));
+    return static_cast<double>(o_.batch) * (w * o_.length - w * (w - 1) / 2);
+  }
+
+  // `pairs` visible pairs take 4 Hq D operations each forward and 10 backward.
+  void report(const std::string& backend, const std::string& piece, double ratio, double pairs,
+              double factor, const std::function<void()>& work) const {
+    const double microseconds = median_microseconds(o_.repeats, work);
+    const double operations = factor * pairs * static_cast<double>(o_.heads * o_.head_dim);
+    Json line = {{"backend", backend},
+                 {"piece", piece},
+                 {"batch", o_.batch},
+                 {"length", o_.length},
+                 {"heads", o_.heads},
+                 {"kv_heads", o_.kv_heads},
+                 {"head_dim", o_.head_dim},
+                 {"window", o_.window},
+                 {"microseconds", microseconds},
+                 {"tflops", operations / microseconds / 1e6}};
+    if (ratio >= 0) line["ratio"] = ratio;
+    fmt::print("{}\n", line.dump());
+    std::fflush(stdout);
+  }
+
+  void bands(const std::string& name) {
+    const auto each = [&](Band band, const char* piece, double pairs) {
+      const Attended out = backend_->forward(band, qkv_, layout_, shape_);
+      report(name, fmt::format("{} forward", piece), -1, pairs, 4,
+             [&] { backend_->forward(band, qkv_, layout_, shape_); });
+      if (band == Band::kFar) return;
+      report(name, fmt::format("{} backward", piece), -1, pairs, 10, [&] {
+        backend_->backward(band, grad_, qkv_, out, {}, layout_, shape_, grad_qkv_,
+                           GradientMode::kWrite);
+      });
+    };
+    each(Band::kFull, "full", full_pairs());
+    each(Band::kNear, "near", near_pairs());
+    each(Band::kFar, "far", full_pairs() - near_pairs());
+  }
+
+  void routed(const std::string& name, double ratio) {
+    const at::Tensor route = at::rand({layout_.tokens}, qkv_.options().dtype(at::kFloat)) < ratio;
+    const double far = ratio * (full_pairs() - near_pairs());
+    const SwitchSaved saved = forward(route);
+    const Attended final{saved.out, saved.logsumexp_full};
+    report(name, "far backward", ratio, far, 10, [&] {
+      backend_->backward(Band::kFar, grad_, qkv_, final, route, layout_, shape_, grad_qkv_,
+                         GradientMode::kAdd);
+    });
+    report(name, "switch forward", ratio, full_pairs(), 4, [&] { forward(route); });
+    report(name, "switch backward", ratio, far + near_pairs(), 10, [&] {
+      switch_attention_backward(*backend_, grad_, {}, qkv_, saved, layout_, shape_, grad_qkv_);
+    });
+  }
+
+  SwitchSaved forward(const at::Tensor& route) const {
+    return switch_attention_forward(*backend_, qkv_, route, layout_, shape_,
+                                    DisagreementReduction::kMean);
+  }
+
+  const Options& o_;
+  AttentionShape shape_;
+  DocumentLayout layout_;
+  at::Tensor qkv_, grad_, grad_qkv_;
+  std::unique_ptr<AttentionBackend> backend_;
+};
+
+}  // namespace
+}  // namespace swiattn
+
+int main(int argc, char** argv) {
+  swiattn::Options options;
+  CLI::App app{"Times the pieces of switch attention on one GPU."};
+  app.add_option("--batch", options.batch);
+  app.add_option("--length", options.length);
+  app.add_option("--heads", options.heads);
+  app.add_option("--kv-heads", options.kv_heads);
+  app.add_option("--head-dim", options.head_dim);
+  app.add_option("--window", options.window);
+  app.add_option("--ratio", options.ratios);
+  app.add_option("--backend", options.backends);
+  app.add_option("--repeats", options.repeats);
+  app.add_flag("--deterministic", options.deterministic);
+  CLI11_PARSE(app, argc, argv);
+  at::globalContext().setDeterministicAlgorithms(options.deterministic, false);
+  swiattn::Pieces(options).run();
+  return 0;
+}

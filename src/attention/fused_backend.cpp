@@ -1,0 +1,91 @@
+// The fused backend: the library's kernels where every row takes part, and our own where only the
+// rows that chose full attention do, and between the calls.
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <utility>
+
+#include "attention/attention_kernels.h"
+#include "attention/backend.h"
+#include "attention/far_rows.h"
+
+namespace swiattn {
+namespace {
+
+void* stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
+
+class FusedBackend final : public AttentionBackend {
+ public:
+  explicit FusedBackend(std::unique_ptr<AttentionBackend> library) : library_(std::move(library)) {}
+
+  const char* name() const override { return "fused"; }
+
+  Attended forward(Band band, const at::Tensor& qkv, const DocumentLayout& layout,
+                   const AttentionShape& shape) const override {
+    return library_->forward(band, qkv, layout, shape);
+  }
+
+  void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv, const Attended& final,
+                const at::Tensor& rows, const DocumentLayout& layout, const AttentionShape& shape,
+                const at::Tensor& grad_qkv, GradientMode mode) const override {
+    const bool chosen = band == Band::kFar && rows.defined() && mode == GradientMode::kAdd;
+    if (!chosen || !far_rows_covered(qkv, shape)) {
+      library_->backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, mode);
+    } else if (layout.far_longest > 0) {
+      const auto determinism = at::globalContext().deterministicAlgorithms()
+                                   ? Determinism::kDeterministic
+                                   : Determinism::kFast;
+      far_rows_backward(grad_out, qkv, final, rows, layout, shape, grad_qkv, determinism);
+    }
+  }
+
+  // In place: the branch taken replaces the near one's output, the difference the far one's.
+  SwitchSaved merge(Attended near, Attended far, const at::Tensor& route,
+                    const DocumentLayout& layout, const AttentionShape& shape,
+                    DisagreementReduction reduction) const override {
+    SwitchSaved saved;
+    saved.logsumexp = at::empty_like(near.logsumexp);
+    saved.disagreement = at::empty({layout.tokens}, near.logsumexp.options());
+    const double count = static_cast<double>(shape.heads * shape.head_dim);
+    gpu::merge_branches(
+        {near.out.const_data_ptr(), far.out.const_data_ptr(),
+         near.logsumexp.const_data_ptr<float>(), far.logsumexp.const_data_ptr<float>(),
+         route.const_data_ptr<bool>(), layout.position.const_data_ptr<int64_t>(),
+         near.out.mutable_data_ptr(), far.out.mutable_data_ptr(),
+         saved.logsumexp.mutable_data_ptr<float>(), far.logsumexp.mutable_data_ptr<float>(),
+         saved.disagreement.mutable_data_ptr<float>(), layout.tokens, shape.heads, shape.head_dim,
+         shape.window,
+         static_cast<float>(reduction == DisagreementReduction::kMean ? 1.0 / count : 1.0)},
+        stream());
+    saved.route = route;
+    saved.out = std::move(near.out);
+    saved.difference = std::move(far.out);
+    saved.logsumexp_near = std::move(near.logsumexp);
+    saved.logsumexp_full = std::move(far.logsumexp);
+    return saved;
+  }
+
+  at::Tensor gate_gradient(const at::Tensor& grad_out, const SwitchSaved& saved,
+                           const DocumentLayout& layout,
+                           const AttentionShape& shape) const override {
+    at::Tensor gradient = at::empty_like(saved.disagreement);
+    gpu::gate_gradient(
+        {grad_out.const_data_ptr(), saved.difference.const_data_ptr(),
+         layout.position.const_data_ptr<int64_t>(), gradient.mutable_data_ptr<float>(),
+         layout.tokens, shape.heads, shape.head_dim, shape.window},
+        stream());
+    return gradient;
+  }
+
+ private:
+  std::unique_ptr<AttentionBackend> library_;
+};
+
+}  // namespace
+
+std::unique_ptr<AttentionBackend> make_fused_backend(std::unique_ptr<AttentionBackend> library) {
+  return std::make_unique<FusedBackend>(std::move(library));
+}
+
+}  // namespace swiattn

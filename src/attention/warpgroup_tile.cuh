@@ -1,0 +1,118 @@
+// What the Hopper kernels share: tiles in shared memory as boxes of 64 swizzled columns, products
+// between them, and where the elements of a product lie among a warpgroup's threads.
+#pragma once
+
+#include <stdexcept>
+#include <type_traits>
+
+#include "attention/hopper.cuh"
+
+namespace swiattn::gpu {
+
+constexpr int kWarpgroup = 128;       // threads
+constexpr int kBoxColumns = 64;       // of one box
+constexpr int kBoxRow = 128;          // bytes
+constexpr int kSum16 = 16 * kBoxRow;  // bytes of 16 rows, what one product sums over
+constexpr float kLog2E = 1.4426950408889634F;
+
+using BoxRow = __nv_bfloat16[kBoxColumns];
+
+// A block's dynamic shared memory as a T that begins where a swizzled box may.
+template <class T>
+__device__ inline T& aligned_shared() {
+  extern __shared__ uint8_t memory[];
+  const uint32_t misaligned = hopper::shared_address(memory) % 1024;
+  return *reinterpret_cast<T*>(memory + (1024 - misaligned) % 1024);
+}
+template <class T>
+constexpr int shared_bytes() {
+  return static_cast<int>(sizeof(T)) + 1024;
+}
+
+// Calls launch(integral constant of the head width).
+template <class Launch>
+void with_head_dim(int64_t head_dim, const Launch& launch) {
+  if (head_dim == 64) return launch(std::integral_constant<int, 64>());
+  if (head_dim == 128) return launch(std::integral_constant<int, 128>());
+  throw std::runtime_error("The kernels of listed rows have head widths 64 and 128.");
+}
+
+// This thread among its warpgroup's 64 rows: in element 4 j + e of a product [64, 8 n] it has row
+// row(e) and column column(j, e).
+struct Fragment {
+  int first_row = 16 * (static_cast<int>(threadIdx.x) % kWarpgroup / 32) +
+                  static_cast<int>(threadIdx.x) % 32 / 4;
+  int first_column = 2 * (static_cast<int>(threadIdx.x) % 4);
+  __device__ int row(int e) const { return first_row + 8 * (e / 2); }
+  __device__ int column(int j, int e) const { return first_column + 8 * j + e % 2; }
+};
+
+// 2^x to 2 ulp; 0 below the normal numbers.
+__device__ inline float exp2_approximate(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ inline uint32_t pack(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+// A product [64, 16 kSteps] in bfloat16 as the left operand of the next one, step by step.
+template <int kSteps>
+__device__ inline void pack_operand(const float (&product)[8 * kSteps],
+                                    uint32_t (&packed)[kSteps][4]) {
+#pragma unroll
+  for (int k = 0; k < kSteps; ++k) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      packed[k][i] = pack(product[8 * k + 2 * i], product[8 * k + 2 * i + 1]);
+    }
+  }
+}
+
+// sum [64, n] = left [64, D] right [n, D]^T. `left` is the address of the first of the 64 rows
+// among kLeftRows, `right` of n = kRightRows.
+template <int kHeadDim, int kLeftRows, int kRightRows>
+__device__ inline void multiply_columns(float (&sum)[kRightRows / 2], uint32_t left,
+                                        uint32_t right) {
+#pragma unroll
+  for (int k = 0; k < kHeadDim / 16; ++k) {
+    const uint32_t column = k % 4 * 32;
+    hopper::multiply<hopper::kAlongSum, hopper::kAlongSum>(
+        sum, hopper::operand(left + k / 4 * kLeftRows * kBoxRow + column),
+        hopper::operand(right + k / 4 * kRightRows * kBoxRow + column), k > 0);
+  }
+}
+
+// sum [64, D] += left [64, kRows] right [kRows, D], `left` in registers.
+template <int kHeadDim, int kRows>
+__device__ inline void multiply_rows(float (&sum)[kHeadDim / 2],
+                                     const uint32_t (&left)[kRows / 16][4], uint32_t right) {
+#pragma unroll
+  for (int k = 0; k < kRows / 16; ++k) {
+    hopper::multiply<hopper::kAcrossSum>(
+        sum, left[k], hopper::operand(right + k * kSum16, kRows * kBoxRow), true);
+  }
+}
+
+// Adds scale * sum [64, D] to rows of bfloat16; row_at(row) is where a row begins, or null.
+template <int kHeadDim, class Row>
+__device__ inline void add_rows(const float (&sum)[kHeadDim / 2], float scale, const Row& row_at) {
+  const Fragment fragment;
+#pragma unroll
+  for (int e = 0; e < 4; e += 2) {
+    __nv_bfloat16* const row = row_at(fragment.row(e));
+    if (row == nullptr) continue;
+    auto* const at = reinterpret_cast<__nv_bfloat162*>(row + fragment.first_column);
+#pragma unroll
+    for (int j = 0; j < kHeadDim / 8; ++j) {
+      const float2 before = __bfloat1622float2(at[4 * j]);
+      at[4 * j] = __floats2bfloat162_rn(before.x + sum[4 * j + e] * scale,
+                                        before.y + sum[4 * j + e + 1] * scale);
+    }
+  }
+}
+
+}  // namespace swiattn::gpu

@@ -1,0 +1,218 @@
+// The routing kernel against float64 ATen: the router's gradient token by token, and the row of
+// sums as src/model/routing_statistics.cpp defines its columns.
+#include <ATen/ATen.h>
+#include <c10/cuda/CUDAStream.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "ops/gpu_kernels.h"
+
+namespace swiattn {
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr int64_t kLayers = 22;
+
+void* stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
+at::TensorOptions options(at::ScalarType type) {
+  return at::TensorOptions().device(at::kCUDA).dtype(type);
+}
+template <class T>
+const T* data(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.const_data_ptr<T>() : nullptr;
+}
+
+// What a layer knows of its tokens; undefined where it does not.
+struct Layer {
+  gpu::BranchTaken taken = gpu::BranchTaken::kRouted;
+  at::Tensor route, position, counted;
+  at::Tensor logits, disagreement, nll, gate_gradient;
+  gpu::RoutingGamma gamma = {};
+  int64_t window = 0;
+};
+
+struct Routing {
+  at::Tensor grad_logits;  // [T]; undefined in an evaluation
+  at::Tensor row;          // [kRoutingColumns]
+};
+
+// Everything that is to be written is NaN before.
+Routing run(const Layer& layer, bool training) {
+  const int64_t tokens = layer.position.size(0);
+  const at::Tensor partial =
+      at::full({gpu::routing_blocks(), gpu::kRoutingColumns}, kNan, options(at::kDouble));
+  Routing found;
+  found.row = at::full({gpu::kRoutingColumns}, kNan, options(at::kDouble));
+  if (training) found.grad_logits = at::full({tokens}, kNan, options(at::kFloat));
+  gpu::routing(
+      {layer.taken, data<bool>(layer.route), data<int64_t>(layer.position),
+       data<bool>(layer.counted), data<float>(layer.logits), data<float>(layer.disagreement),
+       data<float>(layer.nll), data<float>(layer.gate_gradient),
+       training ? found.grad_logits.mutable_data_ptr<float>() : nullptr, layer.gamma, tokens,
+       kLayers, layer.window, partial.mutable_data_ptr<double>(),
+       found.row.mutable_data_ptr<double>()},
+      stream());
+  return found;
+}
+
+at::Tensor gamma_of(const Layer& layer) {  // [T], 0 where the target does not count
+  const gpu::RoutingGamma& g = layer.gamma;
+  const at::Tensor counted = layer.counted.to(at::kDouble);
+  if (g.constant || g.base == 0.0F) return counted * static_cast<double>(g.base);
+  const at::Tensor divisor =
+      layer.nll.to(at::kDouble) * static_cast<double>(g.nll_weight) +
+      layer.disagreement.to(at::kDouble) * static_cast<double>(g.disagreement_weight) +
+      static_cast<double>(g.eps);
+  return counted * static_cast<double>(g.base) / divisor;
+}
+
+// Float32 terms are within a few roundings of 2^-24 each of the exact ones.
+constexpr double kFloat32Terms = 1e-6;
+
+void expect_gradient(const Layer& layer, const at::Tensor& found) {
+  const at::Tensor p = layer.logits.to(at::kDouble).sigmoid();
+  const at::Tensor gate =
+      layer.gate_gradient.to(at::kDouble) * p * (-layer.logits).to(at::kDouble).sigmoid();
+  const at::Tensor regularizer = gamma_of(layer) * p / static_cast<double>(kLayers);
+  const at::Tensor error = (found.to(at::kDouble) - (gate + regularizer)).abs();
+  const at::Tensor bound = kFloat32Terms * (gate.abs() + regularizer) + 1e-37;
+  EXPECT_TRUE(at::le(error, bound).all().item<bool>())
+      << "largest error " << error.max().item<double>();
+}
+
+void expect_row(const Layer& layer, const at::Tensor& found_on_device) {
+  const at::Tensor found = found_on_device.cpu();
+  const auto expect = [&](gpu::RoutingColumn column, const at::Tensor& terms, double relative) {
+    const at::Tensor wide = terms.to(at::kDouble);
+    EXPECT_NEAR(found[column].item<double>(), wide.sum().item<double>(),
+                relative * wide.abs().sum().item<double>())
+        << "column " << column;
+  };
+  const at::Tensor all = at::ones_like(layer.counted);
+  const at::Tensor route = layer.taken == gpu::BranchTaken::kRouted ? layer.route
+                           : layer.taken == gpu::BranchTaken::kFull ? all
+                                                                    : ~all;
+  const at::Tensor visible = layer.position + 1;
+  const at::Tensor far = visible > layer.window;
+  const at::Tensor none = at::zeros_like(layer.position);
+  expect(gpu::kRoutingTokens, all, 0);
+  expect(gpu::kRoutingFull, route, 0);
+  expect(gpu::kRoutingFarTokens, far, 0);
+  expect(gpu::kRoutingFarFull, far.logical_and(route), 0);
+  expect(gpu::kRoutingCounted, layer.counted, 0);
+  expect(gpu::kRoutingVisiblePairs, at::where(route, visible, visible.clamp_max(layer.window)), 0);
+  expect(gpu::kRoutingDisagreement, layer.disagreement.defined() ? layer.disagreement : none,
+         1e-12);
+
+  const at::Tensor s = (layer.logits.defined() ? layer.logits : none).to(at::kDouble);
+  const at::Tensor softplus = at::logaddexp(s, at::zeros_like(s));
+  const bool router = layer.logits.defined();
+  const at::Tensor gamma = router ? gamma_of(layer) : none;
+  expect(gpu::kRoutingLogit, s, 1e-12);
+  expect(gpu::kRoutingLogitSquare, s.square(), 1e-12);
+  expect(gpu::kRoutingEntropy, router ? softplus - s * s.sigmoid() : none, kFloat32Terms);
+  expect(gpu::kRoutingGamma, gamma, kFloat32Terms);
+  expect(gpu::kRoutingRegularizer, gamma * softplus, kFloat32Terms);
+}
+
+struct Case {
+  int64_t tokens, window;
+};
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  // 100,003 is more than one token for every thread of the largest launch.
+  for (const int64_t tokens : {0, 1, 5, 127, 128, 1000, 4096 + 3, 100003}) {
+    for (const int64_t window : {int64_t{1}, int64_t{128}, tokens}) all.push_back({tokens, window});
+  }
+  return all;
+}
+
+class RoutingKernelsTest : public testing::TestWithParam<Case> {
+ protected:
+  RoutingKernelsTest() { at::manual_seed(11); }
+
+  static at::Tensor normal() { return at::randn({GetParam().tokens}, options(at::kFloat)); }
+  static at::Tensor chosen(double ratio) {
+    return at::rand({GetParam().tokens}, options(at::kFloat)) < ratio;
+  }
+
+  // Documents of 777 tokens, no router.
+  static Layer without_router(gpu::BranchTaken taken) {
+    Layer layer;
+    layer.taken = taken;
+    layer.position = at::arange(GetParam().tokens, options(at::kLong)).remainder(777);
+    layer.counted = chosen(0.8);
+    layer.window = GetParam().window;
+    return layer;
+  }
+
+  // Logits from nothing to far beyond where e^s overflows, in both directions.
+  static Layer with_router(const gpu::RoutingGamma& gamma) {
+    Layer layer = without_router(gpu::BranchTaken::kRouted);
+    layer.logits = normal().pow(3) * 5;
+    layer.logits.masked_fill_(chosen(0.05), 0.0);
+    layer.logits.masked_fill_(chosen(0.02), 1000.0).masked_fill_(chosen(0.02), -1000.0);
+    layer.route = layer.logits > 0;
+    layer.disagreement = normal().square();
+    layer.gate_gradient = normal();
+    layer.nll = normal().abs() * layer.counted;
+    layer.gamma = gamma;
+    return layer;
+  }
+};
+
+TEST_P(RoutingKernelsTest, TrainingWithEveryRegularizer) {
+  for (const gpu::RoutingGamma& gamma :
+       {gpu::RoutingGamma{1e-3F, 0.1F, 1.0F, 100.0F, false},    // adaptive
+        gpu::RoutingGamma{1e-3F, 0.1F, 0.0F, 100.0F, false},    // no_nll
+        gpu::RoutingGamma{1e-3F, 0.1F, 1.0F, 0.0F, false},      // no_disagreement
+        gpu::RoutingGamma{1e-3F, 0.1F, 1.0F, 100.0F, true},     // constant
+        gpu::RoutingGamma{0.0F, 0.1F, 1.0F, 100.0F, false}}) {  // none
+    const Layer layer = with_router(gamma);
+    const Routing found = run(layer, /*training=*/true);
+    expect_gradient(layer, found.grad_logits);
+    expect_row(layer, found.row);
+
+    const Routing again = run(layer, /*training=*/true);
+    EXPECT_TRUE(at::equal(again.grad_logits, found.grad_logits));
+    EXPECT_TRUE(at::equal(again.row, found.row));
+  }
+}
+
+TEST_P(RoutingKernelsTest, ARegularizerAloneNeedsNoGateGradient) {
+  Layer layer = with_router({1e-3F, 0.1F, 1.0F, 100.0F, false});
+  layer.gate_gradient.reset();
+  const Routing found = run(layer, /*training=*/true);
+  layer.gate_gradient = at::zeros_like(layer.logits);
+  expect_gradient(layer, found.grad_logits);
+}
+
+TEST_P(RoutingKernelsTest, EvaluationHasStatisticsAlone) {
+  Layer layer = with_router({});
+  layer.nll.reset();
+  layer.gate_gradient.reset();
+  expect_row(layer, run(layer, /*training=*/false).row);
+}
+
+TEST_P(RoutingKernelsTest, LayersWithoutRouter) {
+  for (const auto taken : {gpu::BranchTaken::kFull, gpu::BranchTaken::kWindow}) {
+    const Layer layer = without_router(taken);
+    expect_row(layer, run(layer, /*training=*/false).row);
+  }
+  Layer drawn = without_router(gpu::BranchTaken::kRouted);  // a random gate has both branches
+  drawn.route = chosen(0.13);
+  drawn.disagreement = normal().square();
+  expect_row(drawn, run(drawn, /*training=*/false).row);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, RoutingKernelsTest, testing::ValuesIn(cases()), [](const auto& info) {
+  return fmt::format("{}_tokens_{}_window_{}", info.index, info.param.tokens, info.param.window);
+});
+
+}  // namespace
+}  // namespace swiattn
