@@ -41,15 +41,17 @@ std::string phase_table(const ProfileSummary& summary) {
                    percent(share));
   };
   const auto number = [](double milliseconds) { return fmt::format("{:.3f}", milliseconds); };
+  const auto on_gpu = [&](double milliseconds) {
+    return summary.on_gpu ? number(milliseconds) : std::string("-");
+  };
   for (const auto& phase : summary.phases) {
-    row(phase.name, summary.on_gpu ? number(phase.gpu_milliseconds) : "-",
-        number(phase.host_milliseconds), phase.share);
+    row(phase.name, on_gpu(phase.gpu_milliseconds), number(phase.host_milliseconds), phase.share);
   }
   if (summary.on_gpu) {
     row("GPU idle", number(summary.idle_share * summary.step_milliseconds), "-",
         summary.idle_share);
   }
-  row("step", number(summary.step_milliseconds), number(summary.step_milliseconds), 1.0);
+  row("step", on_gpu(summary.step_milliseconds), number(summary.step_milliseconds), 1.0);
   return text;
 }
 

@@ -43,7 +43,7 @@ class ProblemWriter {
     const int64_t length = documents_ ? documents_->longest : call.q.size(2);
     problem_.backward = gradients != nullptr;
     problem_.device = static_cast<int>(call.q.get_device());
-    problem_.window = call.window >= length ? 0 : call.window;  // no window is one of any width
+    problem_.window = call.window >= length ? 0 : call.window;  // one that hides nothing
     problem_.scale = static_cast<float>(call.scale);
     if (documents_) {
       problem_.documents = documents_->count;

@@ -13,6 +13,7 @@ namespace swiattn {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
 using Kind = ProfileEvent::Kind;
 
 constexpr int64_t kMicrosecond = 1000;
@@ -220,6 +221,9 @@ TEST(ProfileTables, AreForPeopleAndForPrograms) {
   EXPECT_THAT(text, HasSubstr("Profile of steps 11 to 12 on NVIDIA H100, 0.100 ms a step."));
   EXPECT_THAT(text, HasSubstr("92.3 %"));
   EXPECT_THAT(text, HasSubstr("GPU idle"));
+  const std::string on_cpu =
+      profile_text(summarize_profile(two_steps(), kPhases, false), {11, "CPU"});
+  EXPECT_THAT(on_cpu, MatchesRegex("(.|\n)*\nstep +- +0.100 +100.0 %\n"));
   const auto json = profile_json(summary, {11, "NVIDIA H100"});
   EXPECT_EQ(json["first_step"], 11);
   EXPECT_EQ(json["kernels"][0]["name"], "gemm");
