@@ -17,6 +17,7 @@
 #include "attention/backend.h"
 #include "attention/switch_attention.h"
 #include "base/json.h"
+#include "benchmarks/exact_attention.h"
 
 namespace swiattn {
 namespace {
@@ -27,6 +28,7 @@ struct Options {
   std::vector<std::string> backends = {"fused", "library"};
   int repeats = 20;
   bool deterministic = false;
+  bool errors = false;
 };
 
 double median_microseconds(int repeats, const std::function<void()>& run) {
@@ -116,16 +118,36 @@ class Pieces {
   void routed(const std::string& name, double ratio) {
     const at::Tensor route = at::rand({layout_.tokens}, qkv_.options().dtype(at::kFloat)) < ratio;
     const double far = ratio * (full_pairs() - near_pairs());
+    if (o_.errors) report_errors(name, ratio, route);
     const SwitchSaved saved = forward(route);
-    const Attended final{saved.out, saved.logsumexp_full};
-    report(name, "far backward", ratio, far, 10, [&] {
-      backend_->backward(Band::kFar, grad_, qkv_, final, route, layout_, shape_, grad_qkv_,
-                         GradientMode::kAdd);
-    });
+    report(name, "routed forward", ratio, far + near_pairs(), 4,
+           [&] { backend_->attend_routed(qkv_, route, layout_, shape_); });
     report(name, "switch forward", ratio, full_pairs(), 4, [&] { forward(route); });
     report(name, "switch backward", ratio, far + near_pairs(), 10, [&] {
       switch_attention_backward(*backend_, grad_, {}, qkv_, saved, layout_, shape_, grad_qkv_);
     });
+  }
+
+  // Of what a step computes: outputs, and the gradients of queries, keys and values.
+  void report_errors(const std::string& name, double ratio, const at::Tensor& route) const {
+    const ExactAttention exact = exact_attention(qkv_, grad_, route, layout_, shape_);
+    const SwitchSaved saved = forward(route);
+    const at::Tensor grad_qkv = at::full_like(qkv_, NAN);
+    switch_attention_backward(*backend_, grad_, {}, qkv_, saved, layout_, shape_, grad_qkv);
+    const auto error = [](const at::Tensor& found, const at::Tensor& expected) {
+      return ((found.to(at::kDouble) - expected).norm() / expected.norm()).item<double>();
+    };
+    const Json line = {
+        {"backend", name},
+        {"piece", "errors"},
+        {"length", o_.length},
+        {"ratio", ratio},
+        {"out", error(saved.out, exact.out)},
+        {"routed_out", error(backend_->attend_routed(qkv_, route, layout_, shape_), exact.out)},
+        {"dq", error(shape_.queries(grad_qkv), shape_.queries(exact.grad_qkv))},
+        {"dk", error(shape_.keys(grad_qkv), shape_.keys(exact.grad_qkv))},
+        {"dv", error(shape_.values(grad_qkv), shape_.values(exact.grad_qkv))}};
+    fmt::print("{}\n", line.dump());
   }
 
   SwitchSaved forward(const at::Tensor& route) const {
@@ -156,6 +178,7 @@ int main(int argc, char** argv) {
   app.add_option("--backend", options.backends);
   app.add_option("--repeats", options.repeats);
   app.add_flag("--deterministic", options.deterministic);
+  app.add_flag("--errors", options.errors, "relative errors against float64, too");
   CLI11_PARSE(app, argc, argv);
   at::globalContext().setDeterministicAlgorithms(options.deterministic, false);
   swiattn::Pieces(options).run();

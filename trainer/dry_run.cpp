@@ -5,6 +5,7 @@
 #include "base/quantity.h"
 #include "model/parameter_table.h"
 #include "trainer/data_setup.h"
+#include "trainer/memory_use.h"
 #include "trainer/model_setup.h"
 #include "trainer/schedule_setup.h"
 
@@ -29,6 +30,10 @@ std::string describe_dry_run(const RunConfig& config, int ranks) {
   text += fmt::format("#   parameters  {} ({} of them in routers), {} tensors frozen\n",
                       model.parameter_count(has_router(config)),
                       has_router(config) ? model.layers * model.hidden_size : 0, frozen.size());
+  const FlatParameters parameters(units, frozen, compute_type(config), c10::kMeta,
+                                  FlatParameters::Purpose::kTraining);
+  text += fmt::format("#   memory      {}; activations and workspace come on top\n",
+                      describe_memory(memory_use(parameters)));
   text += fmt::format(
       "#   step        {} sequences of {} = {} tokens; {} micro-batches of {} on each of {} "
       "ranks\n",

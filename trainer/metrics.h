@@ -29,8 +29,10 @@ struct StepMetrics {
   double router_logit_std = kNone;
   double grad_norm = kNone;  // before clipping
   double learning_rate = kNone;
+  // On the device, from the end of the step before to the end of this one; from when it was begun
+  // where something else lay between.
   double step_seconds = kNone;
-  double data_seconds = kNone;  // of step_seconds, waiting for data
+  double data_seconds = kNone;  // for which the host waited for data; a GPU may have been busy
   double tokens_per_second = kNone;
   double mfu = kNone;
   double memory_gib = kNone;

@@ -93,14 +93,27 @@ std::string backend_name(const RunConfig& config) {
   return "auto";
 }
 
-bool choose_determinism(const RunConfig& config, c10::Device device) {
+// Whether repeating the same bits costs a GPU at most 5 % of a step, as measured
+// (docs/benchmarks): where tokens choose or all look at a window, and at short lengths, our own
+// backward is as fast as the one with atomics.
+bool is_cheaply_deterministic(const RunConfig& config, const ModelConfig& model) {
+  constexpr int64_t kShort = 4096;
+  using Mode = AttentionSection::Mode;
+  const Mode mode = config.attention.mode;
+  const bool ours = config.model.compute == ModelSection::Compute::kBfloat16 &&
+                    (model.head_dim == 64 || model.head_dim == 128);
+  return ours &&
+         (mode == Mode::kSwitch || mode == Mode::kWindow || config.data.sequence_length <= kShort);
+}
+
+bool choose_determinism(const RunConfig& config, const ModelConfig& model, c10::Device device) {
   using Choice = NumericsSection::Deterministic;
-  const bool deterministic = config.numerics.deterministic == Choice::kTrue ||
-                             (config.numerics.deterministic == Choice::kAuto && device.is_cpu());
-  if (device.is_cuda()) {
-    at::globalContext().setDeterministicAlgorithms(deterministic, false);
-    at::globalContext().setDeterministicFillUninitializedMemory(false);  // nothing reads it
-  }
+  const Choice choice = config.numerics.deterministic;
+  if (device.is_cpu()) return choice != Choice::kFalse;
+  const bool deterministic = choice == Choice::kTrue ||
+                             (choice == Choice::kAuto && is_cheaply_deterministic(config, model));
+  at::globalContext().setDeterministicAlgorithms(deterministic, false);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);  // nothing reads it
   return deterministic;
 }
 
@@ -362,10 +375,11 @@ End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
                                           *s.config.log.profile, trained.parameters.device(),
                                           s.device.name, *observer);
   }
-  Trainer trainer(
-      {s.config, s.communicator, trained.model, trained.parameters, *observer, s.watchdog,
-       s.root ? &s.root->store : nullptr, profiler.get(), s.device.bf16_peak_flops},
-      start.progress, std::move(*stream), std::move(validation));
+  const bool works_by_itself = trained.parameters.device().is_cuda();
+  Trainer trainer({s.config, s.communicator, trained.model, trained.parameters, *observer,
+                   s.watchdog, s.root ? &s.root->store : nullptr, profiler.get(),
+                   s.device.bf16_peak_flops, /*lag=*/works_by_itself ? size_t{1} : size_t{0}},
+                  start.progress, std::move(*stream), std::move(validation));
   const RunOutcome outcome = run_trainer(trainer, *observer, s);
   observer->enter(trainer.progress().step,
                   outcome == RunOutcome::kFinished ? "finished" : "stopped");
@@ -393,7 +407,6 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
   watchdog.set_timeout(config.parallel.timeout_first);
   install_stop_signals(config.preempt.signals);
   const DeviceFacts facts = device_facts(device);
-  const bool deterministic = choose_determinism(config, device);
   const auto communicator = watch(make_communicator(std::move(host), device, watchdog), watchdog);
 
   std::optional<RootFiles> root;
@@ -414,6 +427,7 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
     if (start.exported) return ExitCode::kDone;
   }
 
+  const bool deterministic = choose_determinism(config, start.model, device);
   std::optional<TrainedModel> trained;
   agree(*communicator, [&] { trained.emplace(config, start.model, device); });
   agree_on_root(*communicator,

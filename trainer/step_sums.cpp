@@ -10,7 +10,7 @@ namespace {
 
 using S = RoutingStatistics;
 
-enum Header : int64_t { kNll, kCountedTargets, kStop, kHeader };
+enum Header : int64_t { kNll, kCountedTargets, kStop, kGradNorm, kApplied, kHeader };
 
 double ratio(double part, double whole) { return whole > 0 ? part / whole : StepMetrics::kNone; }
 
@@ -29,18 +29,23 @@ void StepSums::add(const MicroBatchResult& result, const MicroBatch& batch) {
 
 void StepSums::ask_to_stop() { sums_[kStop].fill_(1.0); }
 
+void StepSums::set_update(const at::Tensor& grad_norm, const at::Tensor& applied) {
+  sums_[kGradNorm].copy_(grad_norm);
+  sums_[kApplied].copy_(applied);
+}
+
 at::Tensor StepSums::nll() const { return sums_[kNll]; }
 at::Tensor StepSums::counted() const { return sums_[kCountedTargets]; }
 
-StepReport::StepReport(const StepSums& sums) {
-  const at::Tensor host = sums.sums_.cpu();
-  const double* values = host.const_data_ptr<double>();
+StepReport::StepReport(const at::Tensor& sums) {
+  const double* values = sums.const_data_ptr<double>();
   nll_sum = values[kNll];
   counted = values[kCountedTargets];
   stop = values[kStop] > 0;
-  for (int64_t layer = 0; layer < sums.layers_; ++layer) {
-    const double* row = values + kHeader + layer * S::kColumns;
-    layers.emplace_back(row, row + S::kColumns);
+  grad_norm = values[kGradNorm];
+  applied = values[kApplied] > 0;
+  for (int64_t row = kHeader; row < sums.numel(); row += S::kColumns) {
+    layers.emplace_back(values + row, values + row + S::kColumns);
   }
 }
 

@@ -1,5 +1,5 @@
-// What a step adds up over micro-batches and ranks, in one tensor, so that one all-reduce and one
-// read-back serve it all.
+// What a step adds up over micro-batches and ranks, and what its update came to, in one tensor, so
+// that one all-reduce and one read-back serve it all.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,23 +20,29 @@ class StepSums {
   void add(const MicroBatchResult& result, const MicroBatch& batch);
   void ask_to_stop();  // this rank got a signal
 
+  // After the reduction, float64 scalars on the device: the norm of the gradient after 1/T, before
+  // clipping, and 1 where the update is applied, 0 where it is skipped.
+  void set_update(const at::Tensor& grad_norm, const at::Tensor& applied);
+
   at::Tensor& tensor() { return sums_; }  // float64, to be all-reduced
   at::Tensor nll() const;                 // scalars on the device
   at::Tensor counted() const;
 
  private:
-  friend struct StepReport;
   int64_t layers_;
   at::Tensor sums_;
 };
 
-// The reduced sums, read back to the host.
+// The reduced sums on the host.
 struct StepReport {
-  explicit StepReport(const StepSums& sums);
+  // `sums`: StepSums::tensor() in host memory.
+  explicit StepReport(const at::Tensor& sums);
 
   double nll_sum = 0.0;
   double counted = 0.0;
-  bool stop = false;                        // any rank was asked to
+  bool stop = false;  // any rank was asked to
+  double grad_norm = 0.0;
+  bool applied = false;                     // false: the weights are as before
   std::vector<std::vector<double>> layers;  // [layers][RoutingStatistics::kColumns]
 
   double loss() const { return nll_sum / counted; }

@@ -2,8 +2,8 @@
 
 #include <ATen/ATen.h>
 
-#include <chrono>
 #include <cmath>
+#include <string>
 #include <utility>
 
 #include "base/error.h"
@@ -12,8 +12,10 @@
 #include "parallel/agreement.h"
 #include "parallel/device.h"
 #include "parallel/phase.h"
+#include "parallel/transfer.h"
 #include "trainer/flops.h"
 #include "trainer/host_batch.h"
+#include "trainer/memory_use.h"
 #include "trainer/model_setup.h"
 #include "trainer/schedule_setup.h"
 #include "trainer/signals.h"
@@ -21,11 +23,6 @@
 
 namespace swiattn {
 namespace {
-
-double now_seconds() {
-  using Clock = std::chrono::steady_clock;
-  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
-}
 
 AdamWSettings adamw_settings(const RunConfig& config) {
   return {config.optimizer.betas[0], config.optimizer.betas[1], config.optimizer.eps,
@@ -70,6 +67,8 @@ Trainer::Trainer(const Parts& parts, const TrainingProgress& progress, BatchStre
       store_(parts.store),
       profiler_(parts.profiler),
       peak_flops_(parts.peak_flops),
+      lag_(parts.lag),
+      first_step_(progress.step + 1),
       total_steps_(config_.total_steps()),
       schedule_(make_schedule(config_)),
       optimizer_(adamw_settings(config_), parameters_),
@@ -80,14 +79,16 @@ Trainer::Trainer(const Parts& parts, const TrainingProgress& progress, BatchStre
   optimizer_.set_updates(progress_.updates);
   if (config_.regularizer.kind == RegularizerSection::Kind::kTargetRatio) {
     model_.set_gamma(progress_.gamma);
+    lag_ = 0;  // every step is computed with what the ratio of the one before has made of gamma
   }
   if (progress_.step > 0) saved_step_ = progress_.step;
 }
 
 RunOutcome Trainer::run() {
   while (progress_.step < total_steps_) {
-    if (profiler_ != nullptr) profiler_->before_step(progress_.step + 1);
+    if (profiler_ != nullptr) profiler_->before_step(next_step());
     const bool stop = step();
+    if (!in_flight_.empty()) continue;  // nothing below is due
     const int64_t done = progress_.step;
     const bool last = done == total_steps_;
     // Who asked to stop may not wait for a validation.
@@ -108,47 +109,60 @@ RunOutcome Trainer::run() {
   return RunOutcome::kFinished;
 }
 
+int64_t Trainer::next_step() const {
+  return progress_.step + static_cast<int64_t>(in_flight_.size()) + 1;
+}
+
 bool Trainer::step() {
-  const int64_t step = progress_.step + 1;
+  const int64_t step = next_step();
   const NamedRange range(kStepRange + std::to_string(step));
-  const double start = now_seconds();
+  try {
+    in_flight_.push_back(hand_over(step));
+  } catch (...) {
+    settle(0);  // the steps before it are told, and may have to end the run themselves
+    throw;
+  }
+  const bool stop = settle(needs_results(step) ? 0 : lag_);
+  if (stop) settle(0);
+  return stop;
+}
+
+Trainer::StepInFlight Trainer::hand_over(int64_t step) {
+  const c10::Device device = parameters_.device();
+  if (in_flight_.empty()) counting_from_.emplace(device);
   const double waited = batches_.waited_seconds();
 
   observer_.enter(step, "forward and backward");
-  {
-    const NamedRange phase(Phase::kOptimizer);
-    parameters_.zero_gradients();
-  }
-  StepSums sums = forward_and_backward(step);
+  StepSums sums = forward_and_backward();
   const double data_seconds = batches_.waited_seconds() - waited;
 
   observer_.enter(step, "reduce");
   reduce(sums);
 
   observer_.enter(step, "update");
-  const Outcome outcome = update(step, sums);
+  update(step, sums);
 
-  StepMetrics metrics = describe(outcome.report, now_seconds() - start, data_seconds);
-  metrics.grad_norm = outcome.grad_norm;
-  advance(outcome.report, outcome.applied);
-  metrics.tokens = progress_.tokens;
-  metrics.skipped = progress_.skipped;
-  metrics.step_seconds = now_seconds() - start;
-  observer_.record(metrics, routing_rows(outcome.report, has_router(config_)));
-  return outcome.report.stop;
+  const NamedRange phase(Phase::kReadBack);
+  const at::Tensor on_host = download(sums.tensor());
+  return {step, on_host, DeviceMoment(device), data_seconds, peak_memory_bytes(device)};
 }
 
-StepSums Trainer::forward_and_backward(int64_t step) {
+StepSums Trainer::forward_and_backward() {
   StepSums sums(model_.config().layers, parameters_.device());
+  parameters_.start_gradients();
   for (int64_t i = 0; i < micro_batches_; ++i) {
     std::optional<NamedRange> phase(std::in_place, Phase::kData);
     const Batch batch = batches_.next();
+    const auto watch = watch_queue();
     const MicroBatch micro_batch = model_.prepare(packed_tokens(batch));
     phase.reset();
     const MicroBatchResult result = model_.train(micro_batch);
     phase.emplace(Phase::kReadBack);
     sums.add(result, micro_batch);
   }
+  const auto watch = watch_queue();
+  const NamedRange phase(Phase::kOptimizer);
+  parameters_.finish_gradients();
   if (stop_signal() != 0) sums.ask_to_stop();
   return sums;
 }
@@ -163,24 +177,67 @@ void Trainer::reduce(StepSums& sums) {
 }
 
 // Everything here is computed from reduced values, so that all ranks decide alike without asking.
-// The device may still wait for other ranks' gradients: hence the watch.
-Trainer::Outcome Trainer::update(int64_t step, const StepSums& sums) {
-  const Watchdog::Watch watch(watchdog_, "the step's results");
-  std::optional<NamedRange> phase(std::in_place, Phase::kOptimizer);
-  parameters_.clear_frozen_gradients();
+void Trainer::update(int64_t step, StepSums& sums) {
+  const auto watch = watch_queue();
+  const NamedRange phase(Phase::kOptimizer);
   const at::Tensor counted = sums.counted().clamp_min(1.0);
   const at::Tensor grad_norm = gradient_square_sum(parameters_).sqrt() / counted;
   const at::Tensor clip = (config_.optimizer.clip / (grad_norm + 1e-6)).clamp_max(1.0);
   const at::Tensor apply = grad_norm.isfinite().logical_and(sums.nll().isfinite()).to(at::kDouble);
   optimizer_.step(schedule_.learning_rate(step), clip / counted, apply);
-  phase.emplace(Phase::kReadBack);
-  return {StepReport(sums), grad_norm.item<double>(), apply.item<double>() != 0.0};
+  sums.set_update(grad_norm, apply);
 }
 
-void Trainer::advance(const StepReport& report, bool applied) {
+// A device that waits for other ranks takes no more work when its queue is full.
+std::unique_ptr<Watchdog::Watch> Trainer::watch_queue() {
+  if (parameters_.device().is_cpu()) return nullptr;
+  return std::make_unique<Watchdog::Watch>(watchdog_, "the steps before to leave the GPU's queue");
+}
+
+bool Trainer::needs_results(int64_t step) const {
+  const auto& profile = config_.log.profile;
+  return step == total_steps_ || step % config_.validation.every == 0 ||
+         step % config_.checkpoint.every == 0 ||
+         (profile && (step + 1 == profile->start || step == profile->last()));
+}
+
+bool Trainer::settle(size_t lag) {
+  bool stop = false;
+  while (in_flight_.size() > lag) {
+    StepInFlight oldest = std::move(in_flight_.front());
+    in_flight_.pop_front();
+    stop = tell(std::move(oldest)) || stop;
+  }
+  return stop;
+}
+
+bool Trainer::tell(StepInFlight flight) {
+  wait_for(flight);
+  const StepReport report(flight.sums);
+  const double seconds = flight.end.seconds_since(*counting_from_);
+  StepMetrics metrics = describe(report, flight, seconds);
+  advance(report);
+  metrics.tokens = progress_.tokens;
+  metrics.skipped = progress_.skipped;
+  observer_.record(metrics, routing_rows(report, has_router(config_)));
+  if (flight.step == first_step_ + 1) {
+    observer_.tell(
+        describe_peak_memory(memory_use(parameters_), flight.peak_memory, parameters_.device()));
+  }
+  counting_from_ = std::move(flight.end);
+  return report.stop;
+}
+
+void Trainer::wait_for(const StepInFlight& flight) {
+  const NamedRange phase(Phase::kReadBack);
+  const Watchdog::Watch watch(watchdog_, "the step's results");
+  flight.end.wait();
+}
+
+void Trainer::advance(const StepReport& report) {
   ++progress_.step;
   progress_.tokens += config_.tokens_per_step();
-  if (applied) {
+  if (report.applied) {
     ++progress_.updates;
     progress_.skipped_in_a_row = 0;
   } else {
@@ -191,6 +248,8 @@ void Trainer::advance(const StepReport& report, bool applied) {
         progress_.step));
     if (!config_.numerics.skip_nonfinite ||
         progress_.skipped_in_a_row >= config_.numerics.max_skips_in_a_row) {
+      // No rank leaves while the work of another needs it.
+      for (const StepInFlight& flight : in_flight_) wait_for(flight);
       throw AgreedError(
           ExitCode::kNumerics,
           fmt::format("Step {}: {} steps in a row were not finite. The weights are those of step "
@@ -208,21 +267,24 @@ void Trainer::advance(const StepReport& report, bool applied) {
   watchdog_.set_timeout(config_.parallel.timeout);  // the first step has ended
 }
 
-StepMetrics Trainer::describe(const StepReport& report, double seconds, double data_seconds) const {
+StepMetrics Trainer::describe(const StepReport& report, const StepInFlight& flight,
+                              double seconds) const {
   StepMetrics metrics;
-  metrics.step = progress_.step + 1;
+  metrics.step = flight.step;
   const bool with_router = has_router(config_);
   describe_routing(report, with_router, with_router && model_.options().objective.gamma.active(),
                    metrics);
-  metrics.learning_rate = schedule_.learning_rate(metrics.step);
-  metrics.data_seconds = data_seconds;
+  metrics.grad_norm = report.grad_norm;
+  metrics.learning_rate = schedule_.learning_rate(flight.step);
+  metrics.step_seconds = seconds;
+  metrics.data_seconds = flight.data_seconds;
   metrics.tokens_per_second = static_cast<double>(config_.tokens_per_step()) / seconds;
   if (peak_flops_) {
     const double flops = training_flops(model_.config(), config_.tokens_per_step(),
                                         report.total(RoutingStatistics::kVisiblePairs));
     metrics.mfu = flops / (seconds * *peak_flops_ * communicator_.size());
   }
-  metrics.memory_gib = static_cast<double>(peak_memory_bytes(parameters_.device())) / (1 << 30);
+  metrics.memory_gib = static_cast<double>(flight.peak_memory) / (1 << 30);
   return metrics;
 }
 

@@ -1,9 +1,15 @@
 // The training loop: what a run does, step by step.
+//
+// A GPU is never kept waiting for the host: a step is handed to it whole, and its results are read,
+// recorded and decided on while it works on the next one. Everything else keeps the order of the
+// steps: what depends on the results of a step (a save, a validation, the end) waits for them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -13,6 +19,7 @@
 #include "optim/adamw.h"
 #include "optim/schedule.h"
 #include "parallel/communicator.h"
+#include "parallel/device_moment.h"
 #include "parallel/watchdog.h"
 #include "trainer/data_setup.h"
 #include "trainer/profiler.h"
@@ -38,6 +45,9 @@ class Trainer {
     CheckpointStore* store;            // on rank 0, null elsewhere
     Profiler* profiler;                // on rank 0 with log.profile, null elsewhere
     std::optional<double> peak_flops;  // of one device
+    // How many steps may be handed to the device before the results of the oldest are read: 1 where
+    // the device works by itself. The numbers of a run do not depend on it.
+    size_t lag = 0;
   };
 
   // Begins after `progress`: 0 steps for a new run. The parameters hold the weights and moments.
@@ -48,25 +58,40 @@ class Trainer {
   // says. Throws Error{kNumerics} when too many steps in a row are not finite.
   RunOutcome run();
 
+  // Of the steps whose results are known: after run() all of them, after an exception those before
+  // the one that failed.
   const TrainingProgress& progress() const { return progress_; }
   // Whether a checkpoint holds this progress: a full disk can have prevented it.
   bool saved() const { return saved_step_ == progress_.step; }
 
  private:
-  // What a step came to, read back from the device.
-  struct Outcome {
-    StepReport report;
-    double grad_norm = 0.0;  // after 1/T, before clipping
-    bool applied = false;    // false: something was not finite, and the weights are as before
+  // A step that the device has and whose results have not been read.
+  struct StepInFlight {
+    int64_t step = 0;
+    at::Tensor sums;  // on their way to the host
+    DeviceMoment end;
+    double data_seconds = 0.0;
+    int64_t peak_memory = 0;  // bytes
   };
 
-  // One step; returns whether any rank was asked to stop.
+  int64_t next_step() const;  // to be handed to the device
+  // Hands the next step to the device and tells the results that have come back; returns whether
+  // any rank was asked to stop, and then, or where the results are needed, none is outstanding.
   bool step();
-  StepSums forward_and_backward(int64_t step);
+  StepInFlight hand_over(int64_t step);
+  StepSums forward_and_backward();
   void reduce(StepSums& sums);
-  Outcome update(int64_t step, const StepSums& sums);
-  void advance(const StepReport& report, bool applied);
-  StepMetrics describe(const StepReport& report, double seconds, double data_seconds) const;
+  void update(int64_t step, StepSums& sums);
+  // Waits until no more than `lag` steps are in flight and tells those that are done; returns
+  // whether any rank was asked to stop.
+  bool settle(size_t lag);
+  bool tell(StepInFlight flight);
+  void advance(const StepReport& report);
+  StepMetrics describe(const StepReport& report, const StepInFlight& flight, double seconds) const;
+  void wait_for(const StepInFlight& flight);
+  // What is done after this step needs its results.
+  bool needs_results(int64_t step) const;
+  std::unique_ptr<Watchdog::Watch> watch_queue();
   // Writes the profile if this step is its last one, or if no step is to come.
   void finish_profile(bool last_step);
   void validate();
@@ -82,6 +107,8 @@ class Trainer {
   CheckpointStore* store_;
   Profiler* profiler_;
   std::optional<double> peak_flops_;
+  size_t lag_;
+  int64_t first_step_;  // of this start
   int64_t total_steps_;
   Schedule schedule_;
   AdamW optimizer_;
@@ -89,6 +116,8 @@ class Trainer {
   int64_t micro_batches_;  // of this rank in a step
   Prefetcher batches_;
   std::vector<NamedStream> validation_;
+  std::deque<StepInFlight> in_flight_;         // the oldest first
+  std::optional<DeviceMoment> counting_from_;  // where the time of the oldest begins
   std::optional<int64_t> saved_step_;
 };
 

@@ -38,12 +38,13 @@ SwitchSaved AttentionBackend::merge(Attended near, Attended far, const at::Tenso
       (far.logsumexp - saved.logsumexp_full).exp().t().unsqueeze(-1);  // [T, Hq, 1]
   const at::Tensor near_out = near.out.to(wide);
   const at::Tensor difference = far_share * (far.out.to(wide) - near_out);
-  saved.out = at::where(route.view({-1, 1, 1}), near_out + difference, near_out).to(type);
+  saved.out =
+      at::where(route.view({-1, 1, 1}), near_out + difference, near_out).to(type).contiguous();
   saved.disagreement = difference.square().sum({1, 2});
   if (reduction == DisagreementReduction::kMean) {
     saved.disagreement.div_(static_cast<double>(shape.heads * shape.head_dim));
   }
-  saved.difference = difference.to(type);
+  saved.difference = difference.to(type).contiguous();
   return saved;
 }
 
@@ -51,6 +52,27 @@ at::Tensor AttentionBackend::gate_gradient(const at::Tensor& grad_out, const Swi
                                            const DocumentLayout&, const AttentionShape&) const {
   const auto wide = accumulation_type(grad_out.scalar_type());
   return (grad_out.to(wide) * saved.difference).sum({1, 2});
+}
+
+at::Tensor AttentionBackend::attend_routed(const at::Tensor& qkv, const at::Tensor& route,
+                                           const DocumentLayout& layout,
+                                           const AttentionShape& shape) const {
+  return merge(forward(Band::kNear, qkv, layout, shape), forward(Band::kFar, qkv, layout, shape),
+               route, layout, shape, DisagreementReduction::kMean)
+      .out;
+}
+
+// One near backward finishes the window rows and the near part of the full rows; the far backward
+// adds the far part of the full rows. Both see the row's final output and log-sum-exp.
+at::Tensor AttentionBackend::switch_backward(const at::Tensor& grad_out, const at::Tensor& qkv,
+                                             const SwitchSaved& saved, const DocumentLayout& layout,
+                                             const AttentionShape& shape,
+                                             const at::Tensor& grad_qkv) const {
+  backward(Band::kNear, grad_out, qkv, {saved.out, saved.logsumexp}, {}, layout, shape, grad_qkv,
+           GradientMode::kWrite);
+  backward(Band::kFar, grad_out, qkv, {saved.out, saved.logsumexp_full}, saved.route, layout, shape,
+           grad_qkv, GradientMode::kAdd);
+  return gate_gradient(grad_out, saved, layout, shape);
 }
 
 void put_gradient(const at::Tensor& into, const at::Tensor& gradient, GradientMode mode) {

@@ -82,6 +82,18 @@ class AttentionBackend {
                             const DocumentLayout& layout, const AttentionShape& shape,
                             DisagreementReduction reduction) const;
 
+  // o of the branch that `route` chooses [T, Hq, D] and nothing else: what an evaluation needs.
+  // Computes both branches of every token unless a backend has better.
+  virtual at::Tensor attend_routed(const at::Tensor& qkv, const at::Tensor& route,
+                                   const DocumentLayout& layout, const AttentionShape& shape) const;
+
+  // The backward of both branches and their merge, given dL/do of the branch taken: returns
+  // gate_gradient() and writes dL/dqkv to grad_qkv. Composed of near and far backwards unless a
+  // backend has better.
+  virtual at::Tensor switch_backward(const at::Tensor& grad_out, const at::Tensor& qkv,
+                                     const SwitchSaved& saved, const DocumentLayout& layout,
+                                     const AttentionShape& shape, const at::Tensor& grad_qkv) const;
+
   // <dL/do, o_full - o_swa> of every token [T], the straight-through estimator's factor.
   virtual at::Tensor gate_gradient(const at::Tensor& grad_out, const SwitchSaved& saved,
                                    const DocumentLayout& layout, const AttentionShape& shape) const;

@@ -103,10 +103,11 @@ class FlashBackend final : public AttentionBackend {
           .copy_(far.logsumexp);
       return all;
     }
+    const FarRows& rows = layout.far_rows();
     const Attended far =
-        flash_forward(compact(in, layout), layout.far_starts_device, layout.far_longest, shape, {});
-    all.out.index_copy_(0, layout.far_queries, far.out);
-    all.logsumexp.index_copy_(1, layout.far_queries, far.logsumexp);
+        flash_forward(compact(in, rows), rows.starts, layout.far_longest, shape, {});
+    all.out.index_copy_(0, rows.queries, far.out);
+    all.logsumexp.index_copy_(1, rows.queries, far.logsumexp);
     return all;
   }
 
@@ -117,19 +118,19 @@ class FlashBackend final : public AttentionBackend {
       cudnn_backward(grad, in, final, layout, shape, shape.window, out, GradientMode::kAdd);
       return;
     }
-    const auto pick = [&](const at::Tensor& x) { return x.index_select(0, layout.far_queries); };
-    const Qkv far =
-        flash_backward(pick(grad), compact(in, layout),
-                       {pick(final.out), final.logsumexp.index_select(1, layout.far_queries)},
-                       layout.far_starts_device, layout.far_longest, shape, {});
-    out.q.index_add_(0, layout.far_queries, far.q);
-    out.k.index_add_(0, layout.far_keys, far.k);
-    out.v.index_add_(0, layout.far_keys, far.v);
+    const FarRows& rows = layout.far_rows();
+    const auto pick = [&](const at::Tensor& x) { return x.index_select(0, rows.queries); };
+    const Qkv far = flash_backward(pick(grad), compact(in, rows),
+                                   {pick(final.out), final.logsumexp.index_select(1, rows.queries)},
+                                   rows.starts, layout.far_longest, shape, {});
+    out.q.index_add_(0, rows.queries, far.q);
+    out.k.index_add_(0, rows.keys, far.k);
+    out.v.index_add_(0, rows.keys, far.v);
   }
 
-  static Qkv compact(const Qkv& in, const DocumentLayout& layout) {
-    return {in.q.index_select(0, layout.far_queries), in.k.index_select(0, layout.far_keys),
-            in.v.index_select(0, layout.far_keys)};
+  static Qkv compact(const Qkv& in, const FarRows& rows) {
+    return {in.q.index_select(0, rows.queries), in.k.index_select(0, rows.keys),
+            in.v.index_select(0, rows.keys)};
   }
 
   // FlashAttention counts the keys to the left of the query's own: a window of w is w - 1.

@@ -8,7 +8,7 @@
 
 #include "attention/attention_kernels.h"
 #include "attention/backend.h"
-#include "attention/far_rows.h"
+#include "attention/listed_attention.h"
 
 namespace swiattn {
 namespace {
@@ -29,15 +29,34 @@ class FusedBackend final : public AttentionBackend {
   void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv, const Attended& final,
                 const at::Tensor& rows, const DocumentLayout& layout, const AttentionShape& shape,
                 const at::Tensor& grad_qkv, GradientMode mode) const override {
-    const bool chosen = band == Band::kFar && rows.defined() && mode == GradientMode::kAdd;
-    if (!chosen || !far_rows_covered(qkv, shape)) {
+    const bool ours = band != Band::kFar && !rows.defined() && mode == GradientMode::kWrite &&
+                      at::globalContext().deterministicAlgorithms();
+    if (ours && listed_attention_covers(qkv, shape)) {
+      listed_backward(band, grad_out, qkv, final, layout, shape, grad_qkv);
+    } else {
       library_->backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, mode);
-    } else if (layout.far_longest > 0) {
-      const auto determinism = at::globalContext().deterministicAlgorithms()
-                                   ? Determinism::kDeterministic
-                                   : Determinism::kFast;
-      far_rows_backward(grad_out, qkv, final, rows, layout, shape, grad_qkv, determinism);
     }
+  }
+
+  at::Tensor attend_routed(const at::Tensor& qkv, const at::Tensor& route,
+                           const DocumentLayout& layout,
+                           const AttentionShape& shape) const override {
+    if (!listed_attention_covers(qkv, shape)) {
+      return AttentionBackend::attend_routed(qkv, route, layout, shape);
+    }
+    const Attended attended = forward(Band::kNear, qkv, layout, shape);
+    listed_far_forward(qkv, route, layout, shape, attended);
+    return attended.out;
+  }
+
+  at::Tensor switch_backward(const at::Tensor& grad_out, const at::Tensor& qkv,
+                             const SwitchSaved& saved, const DocumentLayout& layout,
+                             const AttentionShape& shape,
+                             const at::Tensor& grad_qkv) const override {
+    if (!listed_attention_covers(qkv, shape)) {
+      return AttentionBackend::switch_backward(grad_out, qkv, saved, layout, shape, grad_qkv);
+    }
+    return listed_switch_backward(grad_out, qkv, saved, layout, shape, grad_qkv);
   }
 
   // In place: the branch taken replaces the near one's output, the difference the far one's.

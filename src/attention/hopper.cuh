@@ -56,6 +56,11 @@ __device__ inline void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// Counts this thread in without waiting.
+__device__ inline void arrive_named(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 // Copies into shared memory, completing on a barrier
 
 __device__ inline void copy_box(void* to, const CUtensorMap* map, uint64_t* barrier, int x, int y,

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "attention/listed_rows.h"
+#include "attention/listed_kernels.h"
 #include "attention/warp_products.cuh"
 
 namespace swiattn::gpu {
@@ -27,9 +27,9 @@ struct ListTile {
 // The tile of a block whose grid has one for each kRows rows and query head: the last tiles, which
 // tend to see the most keys, come first. False if there is none; else a barrier of the block.
 template <int kRows>
-__device__ inline bool take_tile(const ListedOperands& o, ListTile& tile) {
-  const int heads = static_cast<int>(o.heads);
-  const int count = *o.list.count;
+__device__ inline bool take_tile(const RowList& list, const KeyValues& keys, ListTile& tile) {
+  const int heads = static_cast<int>(keys.heads);
+  const int count = *list.count;
   const int row = ((count + kRows - 1) / kRows - 1 - static_cast<int>(blockIdx.x) / heads) * kRows;
   if (row < 0) return false;
   if (threadIdx.x == 0) {
@@ -37,26 +37,27 @@ __device__ inline bool take_tile(const ListedOperands& o, ListTile& tile) {
     const int rows = min(kRows, count - row);
     const int last = row + rows - 1;
     tile = {head,
-            head / (heads / static_cast<int>(o.kv_heads)),
+            head / (heads / static_cast<int>(keys.kv_heads)),
             row,
             rows,
-            o.list.first_key[row],
-            o.list.last_key[last] + 1,
-            o.list.first_key[last],
-            o.list.last_key[row] + 1};
+            list.first_key[row],
+            list.last_key[last] + 1,
+            list.first_key[last],
+            list.last_key[row] + 1};
   }
   __syncthreads();
   return true;
 }
 
-// Asks for a tile's rows of an array [capacity, Hq, D]; rows beyond the list are zeros.
+// Asks for a tile's rows of an array [rows, Hq, D], `stride` elements from row to row; those beyond
+// the list are zeros.
 template <int kHeadDim, int kRows, int kThreads>
-__device__ inline void copy_tile(__nv_bfloat16* to, const Bf16* from, const ListedOperands& o,
+__device__ inline void copy_tile(__nv_bfloat16* to, const Bf16* from, int64_t stride,
                                  const ListTile& tile) {
   ampere::copy_rows<kHeadDim, kRows, kThreads>(
       ampere::shared_address(to),
-      static_cast<const __nv_bfloat16*>(from) + (tile.row * o.heads + tile.head) * kHeadDim,
-      o.heads * kHeadDim, tile.rows);
+      static_cast<const __nv_bfloat16*>(from) + tile.row * stride + tile.head * kHeadDim, stride,
+      tile.rows);
 }
 
 // Logits [16 kM rows, 8 kN keys] from a row of the tile and a key on: those of keys that the row

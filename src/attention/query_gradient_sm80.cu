@@ -10,7 +10,7 @@
 //   dS  = exp(S - lse) (dP - delta)                          in registers
 //   dQ += dS K                       [32 rows, D]            dS from registers
 //
-// 81 KiB of shared memory at D 128, 65 at D 64; two blocks fit on a multiprocessor of an A100.
+// 80 KiB of shared memory at D 128, 64 at D 64; two blocks fit on a multiprocessor of an A100.
 #include <cuda_runtime.h>
 
 #include <stdexcept>
@@ -53,16 +53,16 @@ class Worker {
  public:
   static constexpr int kHalf = Shared<kHeadDim>::kKeys / 2;
 
-  __device__ Worker(Shared<kHeadDim>& shared, const ListedQueryGradientArguments& a)
-      : shared_(shared), a_(a), scale_(a.operands.scale * kLog2E) {
-    const int64_t first = shared.tile.head * list_capacity(a.operands.tokens) + shared.tile.row;
+  __device__ Worker(Shared<kHeadDim>& shared, const QueryGradientArguments& a)
+      : shared_(shared), a_(a), scale_(a.keys.scale * kLog2E) {
+    const int64_t first = shared.tile.head * list_capacity(a.keys.tokens) + shared.tile.row;
 #pragma unroll
     for (int m = 0; m < kM; ++m) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const int64_t row = first + row_ + sum_row(m, 2 * h);
-        lse_[m][h] = a.gradients.compact_lse[row];
-        delta_[m][h] = a.gradients.compact_delta[row];
+        lse_[m][h] = a.rows.lse[row];
+        delta_[m][h] = a.rows.delta[row];
       }
     }
   }
@@ -73,20 +73,19 @@ class Worker {
   }
 
   __device__ void visit_keys(uint32_t keys, int32_t key) {
-    Scores scores;
-    clear(scores);
+    Scores scores = {};
     multiply_rows<kHeadDim>(scores, own_rows(shared_.rows.query), own_keys(keys));
     if (!shared_.tile.all_see(key, 2 * kHalf)) {
-      mask(scores, a_.operands.list, shared_.tile, row_, key + key_);
+      mask(scores, a_.rows.list, shared_.tile, row_, key + key_);
     }
     score_gradients(scores);
-    uint32_t packed[kM][kHalf / 16][4];
+    uint32_t packed[kHalf / 16][kM][4];
     pack_operand(scores, packed);
     const uint32_t right = Operand::block(Operand::by_columns(keys), key_, 0);
-    multiply_packed<kHeadDim>(grad_query_, packed, right);
+    multiply_columns<kHeadDim>(grad_query_, packed, right);
   }
 
-  // Adds the sums over both halves of the keys to the gradient. Barriers of the block.
+  // The sums over both halves of the keys become the gradient. Barriers of the block.
   __device__ void finish() {
     __syncthreads();
     float4* const sum = &shared_.sum[row_ / kRowsPerWarp][0][0][threadIdx.x % 32];
@@ -103,8 +102,13 @@ class Worker {
 
   __device__ static void clear(Scores& scores) {
 #pragma unroll
-    for (int i = 0; i < kM * kHalf / 2; ++i)
-      scores[i / (kHalf / 2)][i / 4 % (kHalf / 8)][i % 4] = 0;
+    for (int m = 0; m < kM; ++m) {
+#pragma unroll
+      for (int n = 0; n < kHalf / 8; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) scores[m][n][e] = 0.0F;
+      }
+    }
   }
 
   __device__ uint32_t own_rows(const __nv_bfloat16* rows) const {
@@ -153,34 +157,27 @@ class Worker {
   }
 
   __device__ void write() const {
-    const float scale = a_.operands.scale;
+    const ListTile& tile = shared_.tile;
+    auto* const head = static_cast<__nv_bfloat16*>(a_.grad_query) + tile.head * kHeadDim;
 #pragma unroll
     for (int m = 0; m < kM; ++m) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const int index = row_ + sum_row(m, 2 * h);
-        if (index >= shared_.tile.rows) continue;
-        const int64_t row = a_.operands.list.row[shared_.tile.row + index];
-        auto* const to = reinterpret_cast<__nv_bfloat162*>(
-            static_cast<__nv_bfloat16*>(a_.grad_query) + row * a_.grad_stride +
-            shared_.tile.head * kHeadDim + sum_column(0, 0));
-#pragma unroll
-        for (int n = 0; n < kHeadDim / 8; ++n) {
-          const float2 before = __bfloat1622float2(to[4 * n]);
-          to[4 * n] = __floats2bfloat162_rn(before.x + grad_query_[m][n][2 * h] * scale,
-                                            before.y + grad_query_[m][n][2 * h + 1] * scale);
-        }
+        if (index >= tile.rows) continue;
+        const int64_t token = a_.rows.list.row[tile.row + index];
+        put_row(head + token * a_.grad_stride, grad_query_[m], h, a_.keys.scale, a_.add);
       }
     }
   }
 
   Shared<kHeadDim>& shared_;
-  const ListedQueryGradientArguments& a_;
+  const QueryGradientArguments& a_;
   const float scale_;  // to logits in base 2
-  const int row_ =
-      static_cast<int>(threadIdx.x / 32 % kRowGroups) * kRowsPerWarp;        // the warp's first
-  const int key_ = static_cast<int>(threadIdx.x / 32 / kRowGroups) * kHalf;  // and in a tile
-  float lse_[kM][2];                                                         // base 2
+  // The warp's first row, and first key in a tile of keys.
+  const int row_ = static_cast<int>(threadIdx.x / 32 % kRowGroups) * kRowsPerWarp;
+  const int key_ = static_cast<int>(threadIdx.x / 32 / kRowGroups) * kHalf;
+  float lse_[kM][2];  // base 2
   float delta_[kM][2];
   Scores grad_weights_;
   float grad_query_[kM][kHeadDim / 8][4] = {};
@@ -188,42 +185,43 @@ class Worker {
 
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 2)
-    query_gradient(const __grid_constant__ ListedQueryGradientArguments a) {
+    query_gradient(const __grid_constant__ QueryGradientArguments a) {
   using Memory = Shared<kHeadDim>;
   extern __shared__ __align__(1024) uint8_t memory[];
   auto& shared = *reinterpret_cast<Memory*>(memory);
 
-  const ListedOperands& o = a.operands;
-  if (!take_tile<kRows>(o, shared.tile)) return;
-  copy_tile<kHeadDim, kRows, kThreads>(shared.rows.query, o.compact_query, o, shared.tile);
-  copy_tile<kHeadDim, kRows, kThreads>(shared.rows.grad_out, a.gradients.compact_grad_out, o,
+  const KeyValues& k = a.keys;
+  if (!take_tile<kRows>(a.rows.list, k, shared.tile)) return;
+  copy_tile<kHeadDim, kRows, kThreads>(shared.rows.query, a.rows.query, a.rows.query_stride,
                                        shared.tile);
-  typename Memory::Stream stream(shared.tiles, o, shared.tile, o.value, o.key);
+  copy_tile<kHeadDim, kRows, kThreads>(shared.rows.grad_out, a.rows.grad_out, k.heads * kHeadDim,
+                                       shared.tile);
+  typename Memory::Stream stream(shared.tiles, k, shared.tile, k.value, k.key);
   Worker<kHeadDim> worker(shared, a);
   for (int32_t key = shared.tile.begin; key < shared.tile.end; key += Memory::kKeys) {
-    worker.visit_values(stream.next(o.value, key + Memory::kKeys));
-    worker.visit_keys(stream.next(o.key, key + Memory::kKeys), key);
+    worker.visit_values(stream.next(k.value, key + Memory::kKeys));
+    worker.visit_keys(stream.next(k.key, key + Memory::kKeys), key);
   }
   worker.finish();
 }
 
 template <int kHeadDim>
-void launch(const ListedQueryGradientArguments& a, cudaStream_t stream) {
+void launch(const QueryGradientArguments& a, cudaStream_t stream) {
   constexpr int kBytes = sizeof(Shared<kHeadDim>);
   SWIATTN_CHECK_CUDA(cudaFuncSetAttribute(query_gradient<kHeadDim>,
                                           cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  const int64_t blocks = list_capacity(a.operands.tokens) / kRows * a.operands.heads;
+  const int64_t blocks = list_capacity(a.keys.tokens) / kRows * a.keys.heads;
   query_gradient<kHeadDim><<<static_cast<unsigned>(blocks), kThreads, kBytes, stream>>>(a);
   SWIATTN_CHECK_CUDA(cudaGetLastError());
 }
 
 }  // namespace
 
-void listed_query_gradient_sm80(const ListedQueryGradientArguments& a, void* stream) {
-  if (a.operands.tokens == 0) return;
-  if (a.operands.head_dim == 64) return launch<64>(a, as_stream(stream));
-  if (a.operands.head_dim == 128) return launch<128>(a, as_stream(stream));
-  throw std::runtime_error("The listed query gradient has head widths 64 and 128.");
+void query_gradient_sm80(const QueryGradientArguments& a, void* stream) {
+  if (a.keys.tokens == 0) return;
+  if (a.keys.head_dim == 64) return launch<64>(a, as_stream(stream));
+  if (a.keys.head_dim == 128) return launch<128>(a, as_stream(stream));
+  throw std::runtime_error("The kernels of listed rows have head widths 64 and 128.");
 }
 
 }  // namespace swiattn::gpu

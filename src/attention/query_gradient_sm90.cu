@@ -8,8 +8,8 @@
 //   dQ += dS K              [64 rows, D]          dS from registers
 #include <cuda_runtime.h>
 
+#include "attention/listed_kernels.h"
 #include "attention/listed_row_walk.cuh"
-#include "attention/listed_rows.h"
 #include "attention/tensor_map.h"
 #include "attention/warpgroup_tile.cuh"
 #include "base/cuda_check.h"
@@ -32,50 +32,52 @@ struct Maps {
 template <int kHeadDim>
 class Worker {
  public:
-  __device__ Worker(Shared<kHeadDim>& shared, const ListedQueryGradientArguments& a,
-                    const RowWalk& walk)
-      : shared_(shared), a_(a), walk_(walk), rows_(a.operands, walk) {
-    const int64_t at = walk.head * list_capacity(a.operands.tokens);
+  __device__ Worker(Shared<kHeadDim>& shared, const QueryGradientArguments& a, const RowWalk& walk)
+      : shared_(shared), a_(a), walk_(walk), rows_(a.rows.list, walk) {
+    const int64_t at = walk.head * list_capacity(a.keys.tokens);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      lse_[half] = a.gradients.compact_lse[at + rows_.index[half]];
-      delta_[half] = a.gradients.compact_delta[at + rows_.index[half]];
+      lse_[half] = a.rows.lse[at + rows_.index[half]];
+      delta_[half] = a.rows.delta[at + rows_.index[half]];
     }
   }
 
   __device__ void run() {
     shared_.keys.wait_for_rows();
-    for (int step = 0; step < walk_.steps; ++step) {
-      shared_.keys.wait(step);
-      visit(step);
-      shared_.keys.release(step);
-    }
+    Turns turns(walk_.group(), walk_.steps);
+    for (int step = 0; step < walk_.steps; ++step) visit(step, turns);
     auto* const head = static_cast<__nv_bfloat16*>(a_.grad_query) + walk_.head * kHeadDim;
-    add_rows<kHeadDim>(grad_query_, a_.operands.scale, [&](int row) -> __nv_bfloat16* {
+    put_rows<kHeadDim>(grad_query_, a_.keys.scale, a_.add, [&](int row) -> __nv_bfloat16* {
       const int64_t token = rows_.token[row == Fragment().row(0) ? 0 : 1];
       return token >= 0 ? head + token * a_.grad_stride : nullptr;
     });
   }
 
  private:
-  __device__ void visit(int step) {
+  __device__ void visit(int step, Turns& turns) {
     const uint32_t own_rows = static_cast<uint32_t>(walk_.group()) * 64 * kBoxRow;
     float scores[kWalkKeys / 2], grad_scores[kWalkKeys / 2];
+    const uint32_t key = shared_.keys.key.wait(step);
+    turns.take();
     hopper::begin_products();
     multiply_columns<kHeadDim, kWalkRows, kWalkKeys>(
-        scores, hopper::shared_address(shared_.query) + own_rows, shared_.keys.key(step));
+        scores, hopper::shared_address(shared_.query) + own_rows, key);
     hopper::commit_products();
+    const uint32_t value = shared_.keys.value.wait(step);
+    hopper::begin_products();
     multiply_columns<kHeadDim, kWalkRows, kWalkKeys>(
-        grad_scores, hopper::shared_address(shared_.grad_out) + own_rows, shared_.keys.value(step));
+        grad_scores, hopper::shared_address(shared_.grad_out) + own_rows, value);
     hopper::commit_products();
+    turns.pass();
     hopper::wait_products<1>();
-    const float scale = a_.operands.scale * kLog2E;
+    const float scale = a_.keys.scale * kLog2E;
 #pragma unroll
     for (int i = 0; i < kWalkKeys / 2; ++i) {
       scores[i] = exp2_approximate(scores[i] * scale - lse_[i % 4 / 2]);
     }
     rows_.mask(scores, walk_.first_key(step), 0.0F);
     hopper::wait_products<0>();
+    shared_.keys.value.release(step);
 #pragma unroll
     for (int i = 0; i < kWalkKeys / 2; ++i) {
       grad_scores[i] = scores[i] * (grad_scores[i] - delta_[i % 4 / 2]);
@@ -83,13 +85,14 @@ class Worker {
     uint32_t left[kWalkKeys / 16][4];
     pack_operand(grad_scores, left);
     hopper::begin_products();
-    multiply_rows<kHeadDim, kWalkKeys>(grad_query_, left, shared_.keys.key(step));
+    multiply_rows<kHeadDim, kWalkKeys>(grad_query_, left, key);
     hopper::commit_products();
     hopper::wait_products<0>();
+    shared_.keys.key.release(step);
   }
 
   Shared<kHeadDim>& shared_;
-  const ListedQueryGradientArguments& a_;
+  const QueryGradientArguments& a_;
   const RowWalk& walk_;
   const OwnRows rows_;
   float lse_[2], delta_[2];
@@ -99,10 +102,10 @@ class Worker {
 template <int kHeadDim>
 __global__ void __launch_bounds__(kWalkThreads, 1)
     query_gradient(const __grid_constant__ Maps maps,
-                   const __grid_constant__ ListedQueryGradientArguments a) {
+                   const __grid_constant__ QueryGradientArguments a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   auto& shared = aligned_shared<Shared<kHeadDim>>();
-  const RowWalk walk(a.operands);
+  const RowWalk walk(a.rows.list, a.keys);
   if (walk.steps <= 0) return;
   shared.keys.init();
   if (threadIdx.x < kWarpgroup) {
@@ -122,27 +125,26 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
 }
 
 template <int kHeadDim>
-void launch(const ListedQueryGradientArguments& a, cudaStream_t stream) {
-  const ListedOperands& o = a.operands;
-  const int64_t capacity = list_capacity(o.tokens);
-  const int64_t width = o.heads * kHeadDim;
+void launch(const QueryGradientArguments& a, cudaStream_t stream) {
+  const ListedRows& r = a.rows;
+  const KeyValues& k = a.keys;
   const Maps maps{
-      head_box_map(o.compact_query, capacity, o.heads, kHeadDim, width, kWalkRows),
-      head_box_map(a.gradients.compact_grad_out, capacity, o.heads, kHeadDim, width, kWalkRows),
-      head_box_map(o.key, o.tokens, o.kv_heads, kHeadDim, o.key_stride, kWalkKeys),
-      head_box_map(o.value, o.tokens, o.kv_heads, kHeadDim, o.key_stride, kWalkKeys)};
+      head_box_map(r.query, r.rows, k.heads, kHeadDim, r.query_stride, kWalkRows),
+      head_box_map(r.grad_out, r.rows, k.heads, kHeadDim, k.heads * kHeadDim, kWalkRows),
+      head_box_map(k.key, k.tokens, k.kv_heads, kHeadDim, k.stride, kWalkKeys),
+      head_box_map(k.value, k.tokens, k.kv_heads, kHeadDim, k.stride, kWalkKeys)};
   constexpr int kBytes = shared_bytes<Shared<kHeadDim>>();
   SWIATTN_CHECK_CUDA(cudaFuncSetAttribute(query_gradient<kHeadDim>,
                                           cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  query_gradient<kHeadDim><<<walk_blocks(o), kWalkThreads, kBytes, stream>>>(maps, a);
+  query_gradient<kHeadDim><<<walk_blocks(k), kWalkThreads, kBytes, stream>>>(maps, a);
   SWIATTN_CHECK_CUDA(cudaGetLastError());
 }
 
 }  // namespace
 
-void listed_query_gradient_sm90(const ListedQueryGradientArguments& a, void* stream) {
-  if (a.operands.tokens == 0) return;
-  with_head_dim(a.operands.head_dim, [&](auto head_dim) {
+void query_gradient_sm90(const QueryGradientArguments& a, void* stream) {
+  if (a.keys.tokens == 0) return;
+  with_head_dim(a.keys.head_dim, [&](auto head_dim) {
     launch<decltype(head_dim)::value>(a, static_cast<cudaStream_t>(stream));
   });
 }

@@ -1,9 +1,10 @@
-// The list of marked rows, by a count of every block's marks and a prefix sum over the counts.
+// Lists of rows. That of marked ones by a count of every block's marks and a prefix sum over the
+// counts.
 #include <cuda_runtime.h>
 
 #include <climits>
 
-#include "attention/listed_rows.h"
+#include "attention/listed_kernels.h"
 #include "base/cuda_check.h"
 
 namespace swiattn::gpu {
@@ -12,11 +13,11 @@ namespace {
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
 
-__device__ bool takes_part(const RowListArguments& a, int64_t token) {
+__device__ bool takes_part(const FarListArguments& a, int64_t token) {
   return token < a.tokens && a.marked[token] && a.position[token] >= a.window;
 }
 
-__global__ void __launch_bounds__(kThreads) count_marks(RowListArguments a) {
+__global__ void __launch_bounds__(kThreads) count_marks(FarListArguments a) {
   const int64_t token = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int count = __syncthreads_count(takes_part(a, token));
   if (threadIdx.x == 0) a.block_counts[blockIdx.x] = count;
@@ -52,7 +53,7 @@ __device__ int marks_of_blocks(const int32_t* counts, int blocks) {
   return total;
 }
 
-__global__ void __launch_bounds__(kThreads) write_list(RowListArguments a) {
+__global__ void __launch_bounds__(kThreads) write_list(FarListArguments a) {
   const int earlier = marks_of_blocks(a.block_counts, blockIdx.x);
   const int64_t token = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const bool listed = takes_part(a, token);
@@ -75,11 +76,29 @@ __global__ void __launch_bounds__(kThreads) write_list(RowListArguments a) {
   }
 }
 
+__global__ void __launch_bounds__(kThreads) write_near_list(NearListArguments a) {
+  const int64_t token = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (token == 0) *a.list.count = static_cast<int32_t>(a.tokens);
+  if (token >= list_capacity(a.tokens)) return;
+  const bool inside = token < a.tokens;
+  a.list.row[token] = inside ? static_cast<int32_t>(token) : -1;
+  a.list.first_key[token] =
+      inside ? static_cast<int32_t>(token - min(a.position[token], a.window - 1)) : INT_MAX;
+  a.list.last_key[token] = inside ? static_cast<int32_t>(token) : -1;
+}
+
 }  // namespace
+
+void list_near_rows(const NearListArguments& a, void* stream) {
+  if (a.tokens == 0) return;
+  const auto blocks = static_cast<unsigned>(list_blocks(list_capacity(a.tokens)));
+  write_near_list<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(a);
+  SWIATTN_CHECK_CUDA(cudaGetLastError());
+}
 
 int64_t list_blocks(int64_t tokens) { return (tokens + kThreads - 1) / kThreads; }
 
-void list_far_rows(const RowListArguments& a, void* stream) {
+void list_far_rows(const FarListArguments& a, void* stream) {
   if (a.tokens == 0) return;
   const auto blocks = static_cast<unsigned>(list_blocks(a.tokens));
   const auto on = static_cast<cudaStream_t>(stream);

@@ -2,7 +2,7 @@
 // operand read once.
 #include <cuda_runtime.h>
 
-#include "attention/listed_rows.h"
+#include "attention/listed_kernels.h"
 #include "base/cuda_check.h"
 #include "parallel/gpu_vector.cuh"
 

@@ -37,18 +37,11 @@ at::Tensor switch_attention_backward(const AttentionBackend& backend, const at::
                                      const at::Tensor& grad_difference, const at::Tensor& qkv,
                                      const SwitchSaved& saved, const DocumentLayout& layout,
                                      const AttentionShape& shape, const at::Tensor& grad_qkv) {
-  const at::Tensor grad_gate = backend.gate_gradient(grad_out, saved, layout, shape);
-  if (grad_difference.defined()) {
-    both_branches_backward(backend, grad_out, grad_difference, qkv, saved, layout, shape, grad_qkv);
-    return grad_gate;
+  if (!grad_difference.defined()) {
+    return backend.switch_backward(grad_out, qkv, saved, layout, shape, grad_qkv);
   }
-  // One near backward finishes the window rows and the near part of the full rows; the far backward
-  // adds the far part of the full rows. Both see the row's final output and log-sum-exp.
-  backend.backward(Band::kNear, grad_out, qkv, {saved.out, saved.logsumexp}, {}, layout, shape,
-                   grad_qkv, GradientMode::kWrite);
-  backend.backward(Band::kFar, grad_out, qkv, {saved.out, saved.logsumexp_full}, saved.route,
-                   layout, shape, grad_qkv, GradientMode::kAdd);
-  return grad_gate;
+  both_branches_backward(backend, grad_out, grad_difference, qkv, saved, layout, shape, grad_qkv);
+  return backend.gate_gradient(grad_out, saved, layout, shape);
 }
 
 }  // namespace swiattn

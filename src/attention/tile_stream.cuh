@@ -15,9 +15,9 @@ class TileStream {
 
   // Asks for the first tile of both operands, keys or values; completes a group of the copies that
   // the thread has asked for before.
-  __device__ TileStream(const Buffers& buffers, const ListedOperands& operands,
-                        const ListTile& tile, const Bf16* first, const Bf16* second)
-      : buffers_(ampere::shared_address(buffers)), o_(operands), tile_(tile) {
+  __device__ TileStream(const Buffers& buffers, const KeyValues& keys, const ListTile& tile,
+                        const Bf16* first, const Bf16* second)
+      : buffers_(ampere::shared_address(buffers)), keys_(keys), tile_(tile) {
     request(buffers_, first, tile.begin);
     request(buffers_ + kTileBytes, second, tile.begin);
   }
@@ -39,15 +39,15 @@ class TileStream {
     if (present > 0) {
       ampere::copy_rows<kHeadDim, kKeys, kThreads>(to,
                                                    static_cast<const __nv_bfloat16*>(operand) +
-                                                       key * o_.key_stride +
+                                                       key * keys_.stride +
                                                        tile_.kv_head * kHeadDim,
-                                                   o_.key_stride, present);
+                                                   keys_.stride, present);
     }
     ampere::commit_copies();
   }
 
   const uint32_t buffers_;
-  const ListedOperands& o_;
+  const KeyValues& keys_;
   const ListTile& tile_;
   uint32_t current_ = 0;  // offset of the tile to use next
 };

@@ -5,8 +5,8 @@
 // its transpose touch at once, then lie in different banks, and so do the chunks of a row. Matrices
 // begin at multiples of 256 bytes.
 //
-// Sums are arrays [m][n][4] of fragments [16, 8]; packed operands are arrays [m][k][4] of fragments
-// [16, 16] (see ampere.cuh).
+// Sums are arrays [m][n][4] of fragments [16, 8]; left operands in registers are arrays [k][m][4]
+// of fragments [16, 16], k along the summed dimension (see ampere.cuh).
 #pragma once
 
 #include "attention/ampere.cuh"
@@ -20,8 +20,8 @@ struct Matrix {
   static constexpr uint32_t kRowBytes = kColumns * sizeof(__nv_bfloat16);
   static constexpr int kChunks = kColumns / kVector;  // of a row
 
-  __device__ static uint32_t chunk(uint32_t matrix, int row, int chunk) {
-    return matrix + row * kRowBytes + ((chunk ^ (row % 8)) * 16);
+  __device__ static uint32_t chunk(uint32_t matrix, int row, int index) {
+    return matrix + row * kRowBytes + ((index ^ (row % 8)) * 16);
   }
 
   // The lane's part of the address of a 16 x 16 block for a load of its four 8 x 8 matrices, in
@@ -63,64 +63,68 @@ __device__ inline void copy_rows(uint32_t matrix, const __nv_bfloat16* from, int
   }
 }
 
+// A step of a left operand: rows [16 kM], columns from `column` on. `from` is by columns.
+template <int kColumns, int kM>
+__device__ inline void load_step(uint32_t (&left)[kM][4], uint32_t from, int column) {
+#pragma unroll
+  for (int m = 0; m < kM; ++m) {
+    load_matrices(left[m], Matrix<kColumns>::block(from, 16 * m, column));
+  }
+}
+
+// sum [16 kM, 16] of fragments n and n + 1 += left [16 kM, 16] right [16, 16]
+template <int kM, int kN>
+__device__ inline void multiply_step(float (&sum)[kM][kN][4], int n, const uint32_t (&left)[kM][4],
+                                     const uint32_t (&right)[4]) {
+#pragma unroll
+  for (int m = 0; m < kM; ++m) {
+    multiply(sum[m][n], left[m], right[0], right[1]);
+    multiply(sum[m][n + 1], left[m], right[2], right[3]);
+  }
+}
+
 // sum += left [16 kM, kColumns] right [8 kN, kColumns]^T; left by columns, right by rows.
 template <int kColumns, int kM, int kN>
 __device__ inline void multiply_rows(float (&sum)[kM][kN][4], uint32_t left, uint32_t right) {
 #pragma unroll
-  for (int k = 0; k < kColumns; k += 16) {
+  for (int k = 0; k < kColumns / 16; ++k) {
     uint32_t a[kM][4];
-#pragma unroll
-    for (int m = 0; m < kM; ++m) load_matrices(a[m], Matrix<kColumns>::block(left, 16 * m, k));
+    load_step<kColumns>(a, left, 16 * k);
 #pragma unroll
     for (int n = 0; n < kN; n += 2) {
       uint32_t b[4];
-      load_matrices(b, Matrix<kColumns>::block(right, 8 * n, k));
-#pragma unroll
-      for (int m = 0; m < kM; ++m) {
-        multiply(sum[m][n], a[m], b[0], b[1]);
-        multiply(sum[m][n + 1], a[m], b[2], b[3]);
-      }
+      load_matrices(b, Matrix<kColumns>::block(right, 8 * n, 16 * k));
+      multiply_step(sum, n, a, b);
     }
   }
 }
 
-// sum += left [16 kM, 16 kK] right [16 kK, 8 kN], the left operand packed; right by columns.
+// The same, left in registers.
+template <int kColumns, int kM, int kN>
+__device__ inline void multiply_rows(float (&sum)[kM][kN][4],
+                                     const uint32_t (&left)[kColumns / 16][kM][4], uint32_t right) {
+#pragma unroll
+  for (int k = 0; k < kColumns / 16; ++k) {
+#pragma unroll
+    for (int n = 0; n < kN; n += 2) {
+      uint32_t b[4];
+      load_matrices(b, Matrix<kColumns>::block(right, 8 * n, 16 * k));
+      multiply_step(sum, n, left[k], b);
+    }
+  }
+}
+
+// sum += left [16 kM, 16 kK] right [16 kK, 8 kN], left in registers; right by columns.
 template <int kColumns, int kM, int kN, int kK>
-__device__ inline void multiply_packed(float (&sum)[kM][kN][4], const uint32_t (&left)[kM][kK][4],
-                                       uint32_t right) {
+__device__ inline void multiply_columns(float (&sum)[kM][kN][4], const uint32_t (&left)[kK][kM][4],
+                                        uint32_t right) {
 #pragma unroll
   for (int k = 0; k < kK; ++k) {
 #pragma unroll
     for (int n = 0; n < kN; n += 2) {
       uint32_t b[4];
       load_transposed(b, Matrix<kColumns>::block(right, 16 * k, 8 * n));
-#pragma unroll
-      for (int m = 0; m < kM; ++m) {
-        multiply(sum[m][n], left[m][k], b[0], b[1]);
-        multiply(sum[m][n + 1], left[m][k], b[2], b[3]);
-      }
-    }
-  }
-}
-
-// sum += left [kDepth, 16 kM]^T right [kDepth, 8 kN]; left by rows, right by columns.
-template <int kDepth, int kLeftColumns, int kRightColumns, int kM, int kN>
-__device__ inline void multiply_columns(float (&sum)[kM][kN][4], uint32_t left, uint32_t right) {
-#pragma unroll
-  for (int k = 0; k < kDepth; k += 16) {
-    uint32_t a[kM][4];
-#pragma unroll
-    for (int m = 0; m < kM; ++m)
-      load_transposed(a[m], Matrix<kLeftColumns>::block(left, k, 16 * m));
-#pragma unroll
-    for (int n = 0; n < kN; n += 2) {
-      uint32_t b[4];
-      load_transposed(b, Matrix<kRightColumns>::block(right, k, 8 * n));
-#pragma unroll
-      for (int m = 0; m < kM; ++m) {
-        multiply(sum[m][n], a[m], b[0], b[1]);
-        multiply(sum[m][n + 1], a[m], b[2], b[3]);
-      }
+      multiply_step(sum, n, left[k], b);
     }
   }
 }
@@ -128,15 +132,15 @@ __device__ inline void multiply_columns(float (&sum)[kM][kN][4], uint32_t left, 
 // Sums, rounded, as the left operand of another product.
 template <int kM, int kK>
 __device__ inline void pack_operand(const float (&sum)[kM][2 * kK][4],
-                                    uint32_t (&packed)[kM][kK][4]) {
+                                    uint32_t (&packed)[kK][kM][4]) {
 #pragma unroll
-  for (int m = 0; m < kM; ++m) {
+  for (int k = 0; k < kK; ++k) {
 #pragma unroll
-    for (int k = 0; k < kK; ++k) {
+    for (int m = 0; m < kM; ++m) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float(&part)[4] = sum[m][2 * k + i / 2];
-        packed[m][k][i] = pack_pair(part[i % 2 * 2], part[i % 2 * 2 + 1]);
+        packed[k][m][i] = pack_pair(part[i % 2 * 2], part[i % 2 * 2 + 1]);
       }
     }
   }
@@ -148,6 +152,19 @@ __device__ inline int sum_row(int m, int e) {
 }
 __device__ inline int sum_column(int n, int e) {
   return 8 * n + static_cast<int>(threadIdx.x % 4) * 2 + e % 2;
+}
+
+// Writes rows sum_row(m, 2 half) of scale * sum, one for each four threads, or adds them.
+template <int kN>
+__device__ inline void put_row(__nv_bfloat16* row, const float (&sum)[kN][4], int half, float scale,
+                               bool add) {
+  auto* const to = reinterpret_cast<__nv_bfloat162*>(row + sum_column(0, 0));
+#pragma unroll
+  for (int n = 0; n < kN; ++n) {
+    const float2 before = add ? __bfloat1622float2(to[4 * n]) : float2{0.0F, 0.0F};
+    to[4 * n] = __floats2bfloat162_rn(before.x + sum[n][2 * half] * scale,
+                                      before.y + sum[n][2 * half + 1] * scale);
+  }
 }
 
 }  // namespace swiattn::gpu::ampere

@@ -37,6 +37,24 @@ void with_head_dim(int64_t head_dim, const Launch& launch) {
   throw std::runtime_error("The kernels of listed rows have head widths 64 and 128.");
 }
 
+// Two computing warpgroups take turns in starting their score products, so that the exponentials of
+// the one overlap the products of the other: left alone they fall into step, and the tensor cores
+// idle while both compute exponentials. `group` is 0 or 1; both take `count` turns.
+class Turns {
+ public:
+  __device__ Turns(int group, int count) : group_(group), left_(count) {
+    if (group_ == 1 && left_ > 0) arrive(0);
+  }
+  __device__ void take() const { hopper::named_barrier(1 + group_, 2 * kWarpgroup); }
+  __device__ void pass() {
+    if (--left_ > 0 || group_ == 0) arrive(1 - group_);
+  }
+
+ private:
+  static __device__ void arrive(int group) { hopper::arrive_named(1 + group, 2 * kWarpgroup); }
+  int group_, left_;
+};
+
 // This thread among its warpgroup's 64 rows: in element 4 j + e of a product [64, 8 n] it has row
 // row(e) and column column(j, e).
 struct Fragment {
@@ -97,9 +115,11 @@ __device__ inline void multiply_rows(float (&sum)[kHeadDim / 2],
   }
 }
 
-// Adds scale * sum [64, D] to rows of bfloat16; row_at(row) is where a row begins, or null.
+// Writes scale * sum [64, D] to rows of bfloat16, or adds it; row_at(row) is where a row begins, or
+// null.
 template <int kHeadDim, class Row>
-__device__ inline void add_rows(const float (&sum)[kHeadDim / 2], float scale, const Row& row_at) {
+__device__ inline void put_rows(const float (&sum)[kHeadDim / 2], float scale, bool add,
+                                const Row& row_at) {
   const Fragment fragment;
 #pragma unroll
   for (int e = 0; e < 4; e += 2) {
@@ -108,7 +128,7 @@ __device__ inline void add_rows(const float (&sum)[kHeadDim / 2], float scale, c
     auto* const at = reinterpret_cast<__nv_bfloat162*>(row + fragment.first_column);
 #pragma unroll
     for (int j = 0; j < kHeadDim / 8; ++j) {
-      const float2 before = __bfloat1622float2(at[4 * j]);
+      const float2 before = add ? __bfloat1622float2(at[4 * j]) : float2{0.0F, 0.0F};
       at[4 * j] = __floats2bfloat162_rn(before.x + sum[4 * j + e] * scale,
                                         before.y + sum[4 * j + e + 1] * scale);
     }

@@ -16,7 +16,8 @@ CausalLm::CausalLm(const ModelConfig& config, CausalLmOptions options, FlatParam
       parameters_(parameters),
       ops_(operations),
       backend_(std::move(backend)),
-      frequencies_(rotary_frequencies(config_)) {
+      micro_batches_(rotary_frequencies(config_), options_.window, parameters_.compute_type(),
+                     parameters_.device()) {
   SWIATTN_CHECK(static_cast<int64_t>(options_.attention.size()) == config_.layers,
                 "{} layers but {} kinds of attention", config_.layers, options_.attention.size());
   for (int64_t i = 0; i < config_.layers; ++i) {
@@ -27,8 +28,7 @@ CausalLm::CausalLm(const ModelConfig& config, CausalLmOptions options, FlatParam
 }
 
 MicroBatch CausalLm::prepare(const PackedTokens& packed) const {
-  return make_micro_batch(packed, frequencies_, options_.window, parameters_.compute_type(),
-                          parameters_.device());
+  return micro_batches_.make(packed);
 }
 
 MicroBatchResult CausalLm::train(const MicroBatch& batch) {
@@ -60,7 +60,7 @@ LinearCrossEntropyOutput CausalLm::head(const MicroBatch& batch,
   const NamedRange phase(Phase::kHead);
   return ops_.linear_cross_entropy_train(
       activations.final_norm.normed, head_unit().group_compute(head_group()), batch.targets,
-      head_unit().group_gradient(head_group()), nll_weight(batch, activations));
+      head_unit().take_gradient(head_group()), nll_weight(batch, activations));
 }
 
 void CausalLm::backward(const MicroBatch& batch, const Activations& activations,
@@ -69,15 +69,13 @@ void CausalLm::backward(const MicroBatch& batch, const Activations& activations,
   FlatUnit& norm = parameters_.unit("head");
   at::Tensor grad = ops_.rms_norm_backward(
       loss.grad_hidden, {}, activations.final_norm.residual, norm.group_compute("norm"),
-      activations.final_norm.inverse_rms, norm.group_gradient("norm"));
+      activations.final_norm.inverse_rms, norm.take_gradient("norm"));
   for (size_t i = layers_.size(); i-- > 0;) {
     const NamedRange layer(fmt::format("layer {} backward", i + 1));
-    const at::Tensor row = statistics[static_cast<int64_t>(i)];
-    row.copy_(layers_[i].statistics(batch, activations.layers[i]));
-    grad = layers_[i].backward(grad, batch, activations.layers[i], loss.nll, row);
+    grad = layers_[i].backward(grad, batch, activations.layers[i], loss.nll,
+                               statistics[static_cast<int64_t>(i)]);
   }
-  const at::Tensor grad_table = parameters_.unit("embedding").group_gradient("embed");
-  if (grad_table.defined()) ops_.embedding_backward(grad, batch.ids, grad_table);
+  ops_.embedding_backward(grad, batch.ids, parameters_.unit("embedding").take_gradient("embed"));
 }
 
 // Where gamma is not detached, the objective depends on NLL_t also through every layer's gamma_t:
@@ -109,7 +107,7 @@ at::Tensor CausalLm::final_hidden(const MicroBatch& batch, const at::Tensor& sta
     LayerSaved scratch;
     stream = layers_[i].forward(stream, batch, scratch);
     if (statistics.defined()) {
-      statistics[static_cast<int64_t>(i)].copy_(layers_[i].statistics(batch, scratch));
+      layers_[i].statistics(batch, scratch, statistics[static_cast<int64_t>(i)]);
     }
     if (routes != nullptr) routes->push_back(layers_[i].route(batch, scratch));
   }

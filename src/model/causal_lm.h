@@ -10,7 +10,7 @@
 #include "model/gate.h"
 #include "model/micro_batch.h"
 #include "model/model_config.h"
-#include "model/rope_frequencies.h"
+#include "model/routing_statistics.h"
 
 namespace swiattn {
 
@@ -43,6 +43,7 @@ class CausalLm {
   CausalLm(const CausalLm&) = delete;  // the layers refer to its options
   CausalLm& operator=(const CausalLm&) = delete;
 
+  // As MicroBatchMaker::make(): nobody waits for the device.
   MicroBatch prepare(const PackedTokens& packed) const;
 
   // gamma_base of the regularizer from the next micro-batch on, for a controller that moves it.
@@ -84,7 +85,7 @@ class CausalLm {
   FlatParameters& parameters_;
   const Operations& ops_;
   std::unique_ptr<AttentionBackend> backend_;
-  RotaryFrequencies frequencies_;
+  mutable MicroBatchMaker micro_batches_;  // what they share; a model serves one thread
   std::vector<DecoderLayer> layers_;
 };
 

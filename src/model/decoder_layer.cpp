@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <utility>
 
 namespace swiattn {
 
@@ -26,13 +27,8 @@ DecoderLayer::DecoderLayer(const ModelConfig& config, int64_t index, LayerAttent
 
 ResidualStream DecoderLayer::forward(const ResidualStream& in, const MicroBatch& batch,
                                      LayerSaved& saved) const {
-  saved.input_norm =
-      ops_.rms_norm_forward(in.residual, in.delta, unit_.group_compute("input_norm"), eps_);
-  const at::Tensor& hidden = saved.input_norm.normed;
-  if (has_router()) {
-    saved.logits = ops_.router_forward(hidden, unit_.group_master("router").flatten());
-  }
-  saved.qkv = project_qkv(hidden, batch, saved);
+  enter(in, saved);
+  saved.qkv = project_qkv(saved.input_norm.normed, batch, saved);
   const at::Tensor attended = attend(batch, saved).flatten(1);
   const at::Tensor attention_delta = ops_.linear_forward(attended, unit_.group_compute("o"), {});
 
@@ -47,64 +43,69 @@ ResidualStream DecoderLayer::forward(const ResidualStream& in, const MicroBatch&
 at::Tensor DecoderLayer::backward(const at::Tensor& grad, const MicroBatch& batch,
                                   const LayerSaved& saved, const at::Tensor& nll,
                                   const at::Tensor& statistics) const {
-  // FFN
-  const at::Tensor activated = ops_.swiglu_forward(saved.gate_up);
-  const at::Tensor grad_activated = ops_.linear_backward(
-      grad, activated, unit_.group_compute("down"), unit_.group_gradient("down"), {});
-  const at::Tensor grad_post = ops_.linear_backward(
-      ops_.swiglu_backward(grad_activated, saved.gate_up), saved.post_norm.normed,
-      unit_.group_compute("gate_up"), unit_.group_gradient("gate_up"), {});
   const at::Tensor grad_middle = ops_.rms_norm_backward(
-      grad_post, grad, saved.post_norm.residual, unit_.group_compute("post_norm"),
-      saved.post_norm.inverse_rms, unit_.group_gradient("post_norm"));
+      ffn_backward(grad, saved), grad, saved.post_norm.residual, unit_.group_compute("post_norm"),
+      saved.post_norm.inverse_rms, unit_.take_gradient("post_norm"));
 
-  // Attention
   const at::Tensor grad_out =
       ops_.linear_backward(grad_middle, saved.attention.out.flatten(1), unit_.group_compute("o"),
-                           unit_.group_gradient("o"), {});
-  RegularizerTerms terms;
-  at::Tensor grad_difference;
-  if (has_router() && objective_.gamma.active()) {
-    terms = regularizer(batch, saved, nll);
-    statistics[RoutingStatistics::kGamma].add_((terms.gamma * batch.counted).sum(at::kDouble));
-    statistics[RoutingStatistics::kRegularizer].add_(terms.value.sum(at::kDouble));
-    if (!objective_.detach_gamma) grad_difference = difference_gradient(terms, saved);
-  }
+                           unit_.take_gradient("o"), {});
   const at::Tensor grad_qkv = at::empty_like(saved.qkv);
-  const at::Tensor grad_gate = attend_backward(grad_out.view(saved.attention.out.sizes()),
-                                               grad_difference, batch, saved, grad_qkv);
+  const at::Tensor grad_gate =
+      attend_backward(grad_out.view(saved.attention.out.sizes()),
+                      difference_gradient(batch, saved, nll), batch, saved, grad_qkv);
   const at::Tensor grad_hidden = project_qkv_backward(grad_qkv, batch, saved);
 
-  // Router: the straight-through gradient of the loss and that of the regularizer.
-  if (has_router()) {
-    const at::Tensor p = saved.logits.sigmoid();
-    at::Tensor grad_logits = grad_gate * p * (1 - p);
-    if (terms.gamma.defined())
-      grad_logits.add_(terms.grad_logits, 1.0 / static_cast<double>(layers_));
-    at::Tensor grad_router = unit_.group_gradient("router");
-    if (grad_router.defined()) grad_router = grad_router.flatten();
-    ops_.router_backward(grad_logits, saved.input_norm.normed,
-                         unit_.group_master("router").flatten(), grad_hidden, grad_router);
+  if (!has_router()) {
+    this->statistics(batch, saved, statistics);
+    return ops_.rms_norm_backward(grad_hidden, grad_middle, saved.input_norm.residual,
+                                  unit_.group_compute("input_norm"), saved.input_norm.inverse_rms,
+                                  unit_.take_gradient("input_norm"));
   }
-  return ops_.rms_norm_backward(grad_hidden, grad_middle, saved.input_norm.residual,
-                                unit_.group_compute("input_norm"), saved.input_norm.inverse_rms,
-                                unit_.group_gradient("input_norm"));
+  // The straight-through gradient of the loss and that of the regularizer.
+  const at::Tensor grad_logits = ops_.router_gradient(
+      tokens(batch, saved), {objective_.gamma, nll, layers_}, grad_gate, statistics);
+  return ops_.routed_norm_backward(grad_hidden, grad_logits, grad_middle, saved.input_norm,
+                                   unit_.group_compute("input_norm"), unit_.group_master("router"),
+                                   unit_.take_gradient("input_norm"),
+                                   unit_.take_gradient("router"));
 }
 
-RegularizerTerms DecoderLayer::regularizer(const MicroBatch& batch, const LayerSaved& saved,
-                                           const at::Tensor& nll) const {
-  return ops_.regularizer_gamma(objective_.gamma, saved.logits, nll, saved.attention.disagreement,
-                                batch.counted);
+// The layer's first norm, and the router that reads its rows.
+void DecoderLayer::enter(const ResidualStream& in, LayerSaved& saved) const {
+  const at::Tensor weight = unit_.group_compute("input_norm");
+  if (!has_router()) {
+    saved.input_norm = ops_.rms_norm_forward(in.residual, in.delta, weight, eps_);
+    return;
+  }
+  RoutedNormOutput entry =
+      ops_.routed_norm_forward(in.residual, in.delta, weight, eps_, unit_.group_master("router"));
+  saved.input_norm = std::move(entry.norm);
+  saved.logits = std::move(entry.logits);
 }
 
-// d(regularizer)/d(o_full - o_swa) where gamma is not detached:
+// From the gradient behind the FFN to that of its input, the norm's output. What the SwiGLU put out
+// is not saved; its backward returns it.
+at::Tensor DecoderLayer::ffn_backward(const at::Tensor& grad, const LayerSaved& saved) const {
+  const SwigluGradients swiglu = ops_.swiglu_backward(
+      ops_.linear_input_gradient(grad, unit_.group_compute("down")), saved.gate_up);
+  ops_.linear_weight_gradient(grad, swiglu.activated, unit_.take_gradient("down"));
+  return ops_.linear_backward(swiglu.gate_up, saved.post_norm.normed,
+                              unit_.group_compute("gate_up"), unit_.take_gradient("gate_up"), {});
+}
+
+// d(regularizer)/d(o_full - o_swa), where gamma is not detached; else undefined.
 // value = gamma softplus(s), dgamma/ddisagreement = -gamma^2 / base * weight.
-at::Tensor DecoderLayer::difference_gradient(const RegularizerTerms& terms,
-                                             const LayerSaved& saved) const {
-  if (objective_.gamma.constant) return at::zeros_like(saved.attention.difference);
-  at::Tensor grad = terms.value * terms.gamma *
-                    (-2.0 * objective_.gamma.disagreement_weight /
-                     (objective_.gamma.base * static_cast<double>(layers_)));
+at::Tensor DecoderLayer::difference_gradient(const MicroBatch& batch, const LayerSaved& saved,
+                                             const at::Tensor& nll) const {
+  const GammaCoefficients& gamma = objective_.gamma;
+  if (!has_router() || !gamma.active() || objective_.detach_gamma) return {};
+  if (gamma.constant) return at::zeros_like(saved.attention.difference);
+  const RegularizerTerms terms =
+      ops_.regularizer_gamma(gamma, saved.logits, nll, saved.attention.disagreement, batch.counted);
+  at::Tensor grad =
+      terms.value * terms.gamma *
+      (-2.0 * gamma.disagreement_weight / (gamma.base * static_cast<double>(layers_)));
   if (objective_.disagreement == DisagreementReduction::kMean) {
     grad.div_(static_cast<double>(shape_.heads * shape_.head_dim));
   }
@@ -140,15 +141,15 @@ at::Tensor DecoderLayer::project_qkv_backward(const at::Tensor& grad_qkv, const 
     const auto through = [&](const at::Tensor& grad, const RmsNormOutput& norm, const char* group) {
       grad.copy_(ops_.rms_norm_backward(grad.reshape({-1, shape_.head_dim}), {}, norm.residual,
                                         unit_.group_compute(group), norm.inverse_rms,
-                                        unit_.group_gradient(group))
+                                        unit_.take_gradient(group))
                      .view(grad.sizes()));
     };
     through(grad_q, saved.query_norm, "q_norm");
     through(grad_k, saved.key_norm, "k_norm");
   }
   return ops_.linear_backward(grad_qkv, saved.input_norm.normed, unit_.group_compute("qkv"),
-                              unit_.group_gradient("qkv"),
-                              qkv_bias_ ? unit_.group_gradient("qkv_bias") : at::Tensor());
+                              unit_.take_gradient("qkv"),
+                              qkv_bias_ ? unit_.take_gradient("qkv_bias") : GradientTarget());
 }
 
 at::Tensor DecoderLayer::attend(const MicroBatch& batch, LayerSaved& saved) const {
@@ -186,9 +187,23 @@ at::Tensor DecoderLayer::route(const MicroBatch& batch, const LayerSaved& saved)
   return at::full({batch.tokens()}, attention_ == LayerAttention::kFull, batch.counted.options());
 }
 
-at::Tensor DecoderLayer::statistics(const MicroBatch& batch, const LayerSaved& saved) const {
-  return routing_row(batch, shape_.window, route(batch, saved), saved.logits,
-                     saved.attention.disagreement);
+RoutedTokens DecoderLayer::tokens(const MicroBatch& batch, const LayerSaved& saved) const {
+  RoutedTokens tokens;
+  tokens.taken = attention_ == LayerAttention::kSwitch ? BranchTaken::kRouted
+                 : attention_ == LayerAttention::kFull ? BranchTaken::kFull
+                                                       : BranchTaken::kWindow;
+  tokens.route = saved.attention.route;
+  tokens.position = batch.layout.position;
+  tokens.counted = batch.counted;
+  tokens.logits = saved.logits;
+  tokens.disagreement = saved.attention.disagreement;
+  tokens.window = shape_.window;
+  return tokens;
+}
+
+void DecoderLayer::statistics(const MicroBatch& batch, const LayerSaved& saved,
+                              const at::Tensor& row) const {
+  ops_.count_routing(tokens(batch, saved), row);
 }
 
 }  // namespace swiattn

@@ -10,7 +10,6 @@
 #include "model/gate.h"
 #include "model/micro_batch.h"
 #include "model/model_config.h"
-#include "model/routing_statistics.h"
 #include "ops/operations.h"
 #include "parallel/flat_parameters.h"
 
@@ -54,7 +53,7 @@ class DecoderLayer {
                          LayerSaved& saved) const;
 
   // `grad` is the gradient of the stream after this layer; returns that before it. `nll` [T] is the
-  // loss's. Adds the regularizer's sums to `statistics` [kColumns] float64.
+  // loss's. Writes `statistics` [RoutingStatistics::kColumns] float64.
   at::Tensor backward(const at::Tensor& grad, const MicroBatch& batch, const LayerSaved& saved,
                       const at::Tensor& nll, const at::Tensor& statistics) const;
 
@@ -62,13 +61,13 @@ class DecoderLayer {
   bool has_router() const { return attention_ == LayerAttention::kSwitch && gate_.has_router(); }
   // [T] bool: which tokens attended to everything.
   at::Tensor route(const MicroBatch& batch, const LayerSaved& saved) const;
-  // This layer's row of RoutingStatistics, without the regularizer's columns.
-  at::Tensor statistics(const MicroBatch& batch, const LayerSaved& saved) const;
-  // gamma and the regularizer's value and gradient, token by token; needs a router.
-  RegularizerTerms regularizer(const MicroBatch& batch, const LayerSaved& saved,
-                               const at::Tensor& nll) const;
+  // Writes this layer's row of RoutingStatistics as backward() does, but for the regularizer's
+  // columns, which are 0.
+  void statistics(const MicroBatch& batch, const LayerSaved& saved, const at::Tensor& row) const;
 
  private:
+  void enter(const ResidualStream& in, LayerSaved& saved) const;
+  at::Tensor ffn_backward(const at::Tensor& grad, const LayerSaved& saved) const;
   at::Tensor project_qkv(const at::Tensor& hidden, const MicroBatch& batch,
                          LayerSaved& saved) const;
   at::Tensor project_qkv_backward(const at::Tensor& grad_qkv, const MicroBatch& batch,
@@ -79,7 +78,9 @@ class DecoderLayer {
   at::Tensor attend_backward(const at::Tensor& grad_out, const at::Tensor& grad_difference,
                              const MicroBatch& batch, const LayerSaved& saved,
                              const at::Tensor& grad_qkv) const;
-  at::Tensor difference_gradient(const RegularizerTerms& terms, const LayerSaved& saved) const;
+  at::Tensor difference_gradient(const MicroBatch& batch, const LayerSaved& saved,
+                                 const at::Tensor& nll) const;
+  RoutedTokens tokens(const MicroBatch& batch, const LayerSaved& saved) const;
 
   int64_t index_;
   LayerAttention attention_;

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/counter_random.h"
+#include "parallel/transfer.h"
 
 namespace swiattn {
 namespace {
@@ -20,7 +21,7 @@ at::Tensor draw(const Gate& gate, const MicroBatch& batch, int64_t layer) {
       full[b * batch.sequence_length + position] = uniform_from_bits(bits) < gate.ratio;
     }
   }
-  return route.to(batch.ids.device());
+  return upload({route}, batch.ids.device()).front();
 }
 
 at::Tensor largest(const at::Tensor& logits, const MicroBatch& batch, double ratio) {

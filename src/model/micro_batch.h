@@ -2,6 +2,8 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
 
 #include <cstdint>
 #include <span>
@@ -19,7 +21,7 @@ struct PackedTokens {
   int64_t sequence_length = 0;
   std::span<const int32_t> inputs;           // [T]
   std::span<const int32_t> targets;          // [T], negative where ignored
-  std::span<const int32_t> positions;        // [T], for the rotary embedding
+  std::span<const int32_t> positions;        // [T], for the rotary embedding, below S
   std::span<const int32_t> document_starts;  // [documents + 1]
   std::span<const int64_t> samples;          // [B], for the random gate
 };
@@ -37,7 +39,24 @@ struct MicroBatch {
   int64_t tokens() const { return sequences * sequence_length; }
 };
 
-MicroBatch make_micro_batch(const PackedTokens& packed, const RotaryFrequencies& frequencies,
-                            int64_t window, at::ScalarType compute_type, c10::Device device);
+// Brings packed tokens to a device, with what depends on them. Not thread-safe.
+class MicroBatchMaker {
+ public:
+  MicroBatchMaker(RotaryFrequencies frequencies, int64_t window, at::ScalarType compute_type,
+                  c10::Device device);
+
+  // Queues the work on the device and returns without waiting for it; `packed` may go away then.
+  // Only the first call and longer sequences than before wait, for the rotary angles.
+  MicroBatch make(const PackedTokens& packed);
+
+ private:
+  RotaryTable rotary_rows(const at::Tensor& positions, int64_t sequence_length);
+
+  RotaryFrequencies frequencies_;
+  int64_t window_;
+  at::ScalarType compute_type_;
+  c10::Device device_;
+  RotaryTable rotary_;  // of the positions 0, 1, … as far as they were needed
+};
 
 }  // namespace swiattn

@@ -1,28 +1,40 @@
 #include "ops/column_sum.cuh"
 
 #include "base/cuda_check.h"
-#include "ops/gpu_kernels.h"
 
 namespace swiattn::gpu {
 namespace {
 
-__global__ void add_blocks(const float* partial, float* total, int64_t width) {
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (column >= width) return;
+constexpr int kColumns = 32;  // of a block, a thread each in every lane
+constexpr int kLanes = 16;    // of a block; lane l takes partial sums l, l + kLanes …
+
+__global__ void __launch_bounds__(kColumns* kLanes)
+    add_blocks(ColumnSum columns, int64_t blocks, int64_t width) {
+  __shared__ float of_lane[kLanes][kColumns];
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * kColumns + threadIdx.x;
   float sum = 0.0F;
-  for (int block = 0; block < kColumnSumBlocks; ++block) sum += partial[block * width + column];
-  total[column] += sum;
+  if (column < width) {
+#pragma unroll 4
+    for (int64_t block = threadIdx.y; block < blocks; block += kLanes) {
+      sum += columns.partial[block * width + column];
+    }
+  }
+  of_lane[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y > 0 || column >= width) return;
+#pragma unroll
+  for (int lane = 1; lane < kLanes; ++lane) sum += of_lane[lane][threadIdx.x];
+  columns.total[column] = sum + (columns.sum == GradientSum::kAdd ? columns.total[column] : 0.0F);
 }
 
 }  // namespace
 
-void add_partial_sums(const float* partial, float* total, int64_t width, cudaStream_t stream) {
-  constexpr int kThreads = 32;  // many small blocks: the columns are few
-  add_blocks<<<static_cast<int>((width + kThreads - 1) / kThreads), kThreads, 0, stream>>>(
-      partial, total, width);
+void add_partial_sums(const ColumnSum& columns, int64_t blocks, int64_t width,
+                      cudaStream_t stream) {
+  if (columns.total == nullptr) return;
+  add_blocks<<<static_cast<unsigned>((width + kColumns - 1) / kColumns), dim3(kColumns, kLanes), 0,
+               stream>>>(columns, blocks, width);
   SWIATTN_CHECK_CUDA(cudaGetLastError());
 }
-
-int column_sum_blocks() { return kColumnSumBlocks; }
 
 }  // namespace swiattn::gpu

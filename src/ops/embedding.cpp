@@ -9,8 +9,11 @@ at::Tensor embedding_forward(const at::Tensor& table, const at::Tensor& ids) {
 }
 
 void embedding_backward(const at::Tensor& grad, const at::Tensor& ids,
-                        const at::Tensor& grad_table) {
-  grad_table.index_add_(0, ids, grad.to(grad_table.scalar_type()));
+                        const GradientTarget& grad_table) {
+  if (!grad_table.defined()) return;
+  const at::Tensor& table = grad_table.tensor;
+  if (grad_table.sum == GradientSum::kWrite) table.zero_();  // most rows belong to no token
+  table.index_add_(0, ids, grad.to(table.scalar_type()));
 }
 
 }  // namespace swiattn::reference

@@ -3,14 +3,16 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "parallel/gradient_target.h"
+
 namespace swiattn {
 
 using EmbeddingForward = at::Tensor(const at::Tensor& table,  // [V, d]
                                     const at::Tensor& ids);   // [T] int64 → [T, d]
 
-// grad_table[ids_t] += grad_t; grad_table [V, d] float32.
+// Contributes sum over t of grad_t to row ids_t of grad_table [V, d].
 using EmbeddingBackward = void(const at::Tensor& grad, const at::Tensor& ids,
-                               const at::Tensor& grad_table);
+                               const GradientTarget& grad_table);
 
 namespace reference {
 EmbeddingForward embedding_forward;

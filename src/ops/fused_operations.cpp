@@ -22,12 +22,99 @@ bool vectors(const at::Tensor& tensor) {
          tensor.size(-1) % 8 == 0 && reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
 }
 
-bool column_sums(const at::Tensor& tensor) {
-  return vectors(tensor) && tensor.size(-1) <= gpu::kMaxColumnSumWidth;
+// Rows that the kernels of the norm can read. Without any row they would write no column sum.
+bool norm_rows(const at::Tensor& tensor) {
+  return vectors(tensor) && tensor.size(0) > 0 && tensor.size(-1) <= gpu::kMaxRmsNormWidth;
 }
 
-at::Tensor partial_sums(const at::Tensor& like, int64_t width) {
-  return at::empty({gpu::column_sum_blocks(), width}, like.options().dtype(at::kFloat));
+// A column sum into `target`, with room for the sums of the blocks.
+struct ColumnSum {
+  at::Tensor partial;
+  gpu::ColumnSum arguments = {};
+
+  ColumnSum(const GradientTarget& target, int64_t blocks, int64_t width) {
+    if (!target.defined()) return;
+    partial = at::empty({blocks, width}, target.tensor.options());
+    arguments = {partial.mutable_data_ptr<float>(), target.tensor.mutable_data_ptr<float>(),
+                 target.sum};
+  }
+};
+
+template <class T>
+const T* optional_data(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.const_data_ptr<T>() : nullptr;
+}
+
+RoutedNormOutput norm_forward(const at::Tensor& x, const at::Tensor& delta,
+                              const at::Tensor& weight, double eps,
+                              const at::Tensor& router_weight) {
+  const auto wide = x.options().dtype(at::kFloat);
+  RoutedNormOutput out;
+  RmsNormOutput& norm = out.norm;
+  norm.residual = delta.defined() ? at::empty_like(x) : x;
+  norm.normed = at::empty_like(x);
+  norm.inverse_rms = at::empty({x.size(0)}, wide);
+  if (router_weight.defined()) out.logits = at::empty({x.size(0)}, wide);
+  gpu::rms_norm_forward({data(x), data(delta), data(weight), optional_data<float>(router_weight),
+                         delta.defined() ? norm.residual.mutable_data_ptr() : nullptr,
+                         norm.normed.mutable_data_ptr(), norm.inverse_rms.mutable_data_ptr<float>(),
+                         router_weight.defined() ? out.logits.mutable_data_ptr<float>() : nullptr,
+                         x.size(0), x.size(1), static_cast<float>(eps)},
+                        stream());
+  return out;
+}
+
+// The router's gradient is undefined without one.
+struct RouterPart {
+  at::Tensor grad_logits;
+  at::Tensor weight;
+  GradientTarget grad_weight;
+};
+
+at::Tensor norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_residual,
+                         const at::Tensor& residual, const at::Tensor& weight,
+                         const at::Tensor& inverse_rms, const GradientTarget& grad_weight,
+                         const RouterPart& router) {
+  const int64_t rows = residual.size(0), width = residual.size(1);
+  const int64_t blocks = gpu::rms_norm_backward_blocks(rows, width, router.grad_logits.defined());
+  const ColumnSum weight_sum(grad_weight, blocks, width);
+  const ColumnSum router_sum(router.grad_weight, blocks, width);
+  at::Tensor grad_x = at::empty_like(residual);
+  gpu::rms_norm_backward(
+      {data(grad_normed), data(grad_residual), data(residual), data(weight),
+       inverse_rms.const_data_ptr<float>(), optional_data<float>(router.grad_logits),
+       optional_data<float>(router.weight), grad_x.mutable_data_ptr(), weight_sum.arguments,
+       router_sum.arguments, rows, width},
+      stream());
+  return grad_x;
+}
+
+bool covers(const RoutedTokens& tokens) {
+  const auto narrow = [](const at::Tensor& tensor) {
+    return !tensor.defined() || tensor.scalar_type() == at::kFloat;
+  };
+  return narrow(tokens.logits) && narrow(tokens.disagreement);
+}
+
+// What the statistics alone need.
+gpu::RoutingArguments routing_arguments(const RoutedTokens& tokens, const at::Tensor& partial,
+                                        const at::Tensor& row) {
+  gpu::RoutingArguments a = {};
+  a.taken = tokens.taken;
+  a.route = optional_data<bool>(tokens.route);
+  a.position = tokens.position.const_data_ptr<int64_t>();
+  a.counted = tokens.counted.const_data_ptr<bool>();
+  a.logits = optional_data<float>(tokens.logits);
+  a.disagreement = optional_data<float>(tokens.disagreement);
+  a.tokens = tokens.position.size(0);
+  a.window = tokens.window;
+  a.partial = partial.mutable_data_ptr<double>();
+  a.row = row.mutable_data_ptr<double>();
+  return a;
+}
+
+at::Tensor routing_partial(const at::Tensor& row) {
+  return at::empty({gpu::routing_blocks(), RoutingStatistics::kColumns}, row.options());
 }
 
 // Rows a chunk: some 64 million float32 logits, 256 MiB.
@@ -41,39 +128,44 @@ namespace fused {
 
 RmsNormOutput rms_norm_forward(const at::Tensor& x, const at::Tensor& delta,
                                const at::Tensor& weight, double eps) {
-  if (!column_sums(x) || (delta.defined() && !vectors(delta))) {
+  if (!norm_rows(x) || (delta.defined() && !vectors(delta))) {
     return reference::rms_norm_forward(x, delta, weight, eps);
   }
-  RmsNormOutput out;
-  out.residual = delta.defined() ? at::empty_like(x) : x;
-  out.normed = at::empty_like(x);
-  out.inverse_rms = at::empty({x.size(0)}, x.options().dtype(at::kFloat));
-  gpu::rms_norm_forward(
-      {data(x), data(delta), data(weight),
-       delta.defined() ? out.residual.mutable_data_ptr() : nullptr, out.normed.mutable_data_ptr(),
-       out.inverse_rms.mutable_data_ptr<float>(), x.size(0), x.size(1), static_cast<float>(eps)},
-      stream());
-  return out;
+  return norm_forward(x, delta, weight, eps, {}).norm;
 }
 
 at::Tensor rms_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_residual,
                              const at::Tensor& residual, const at::Tensor& weight,
-                             const at::Tensor& inverse_rms, const at::Tensor& grad_weight) {
-  if (!column_sums(residual) || !vectors(grad_normed) ||
+                             const at::Tensor& inverse_rms, const GradientTarget& grad_weight) {
+  if (!norm_rows(residual) || !vectors(grad_normed) ||
       (grad_residual.defined() && !vectors(grad_residual))) {
     return reference::rms_norm_backward(grad_normed, grad_residual, residual, weight, inverse_rms,
                                         grad_weight);
   }
-  const int64_t width = residual.size(1);
-  at::Tensor grad_x = at::empty_like(residual);
-  const at::Tensor partial = grad_weight.defined() ? partial_sums(residual, width) : at::Tensor();
-  gpu::rms_norm_backward({data(grad_normed), data(grad_residual), data(residual), data(weight),
-                          inverse_rms.const_data_ptr<float>(), grad_x.mutable_data_ptr(),
-                          partial.defined() ? partial.mutable_data_ptr<float>() : nullptr,
-                          partial.defined() ? grad_weight.mutable_data_ptr<float>() : nullptr,
-                          residual.size(0), width},
-                         stream());
-  return grad_x;
+  return norm_backward(grad_normed, grad_residual, residual, weight, inverse_rms, grad_weight, {});
+}
+
+RoutedNormOutput routed_norm_forward(const at::Tensor& x, const at::Tensor& delta,
+                                     const at::Tensor& norm_weight, double eps,
+                                     const at::Tensor& router_weight) {
+  if (!norm_rows(x) || (delta.defined() && !vectors(delta))) {
+    return reference::routed_norm_forward(x, delta, norm_weight, eps, router_weight);
+  }
+  return norm_forward(x, delta, norm_weight, eps, router_weight);
+}
+
+at::Tensor routed_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_logits,
+                                const at::Tensor& grad_residual, const RmsNormOutput& saved,
+                                const at::Tensor& norm_weight, const at::Tensor& router_weight,
+                                const GradientTarget& grad_norm_weight,
+                                const GradientTarget& grad_router_weight) {
+  if (!norm_rows(saved.residual) || !vectors(grad_normed) || !vectors(grad_residual)) {
+    return reference::routed_norm_backward(grad_normed, grad_logits, grad_residual, saved,
+                                           norm_weight, router_weight, grad_norm_weight,
+                                           grad_router_weight);
+  }
+  return norm_backward(grad_normed, grad_residual, saved.residual, norm_weight, saved.inverse_rms,
+                       grad_norm_weight, {grad_logits, router_weight, grad_router_weight});
 }
 
 void apply_rotary(const at::Tensor& x, const RotaryTable& table, RotaryDirection direction) {
@@ -94,39 +186,39 @@ at::Tensor swiglu_forward(const at::Tensor& gate_up) {
   return out;
 }
 
-at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up) {
+SwigluGradients swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up) {
   const int64_t width = gate_up.size(1) / 2;
   if (!vectors(gate_up) || !vectors(grad) || width % 8 != 0) {
     return reference::swiglu_backward(grad, gate_up);
   }
-  at::Tensor out = at::empty_like(gate_up);
-  gpu::swiglu_backward(data(grad), data(gate_up), out.mutable_data_ptr(), gate_up.size(0), width,
-                       stream());
+  SwigluGradients out{at::empty_like(gate_up), at::empty_like(grad)};
+  gpu::swiglu_backward(data(grad), data(gate_up), out.gate_up.mutable_data_ptr(),
+                       out.activated.mutable_data_ptr(), gate_up.size(0), width, stream());
   return out;
 }
 
-at::Tensor router_forward(const at::Tensor& hidden, const at::Tensor& weight) {
-  if (!vectors(hidden)) return reference::router_forward(hidden, weight);
-  at::Tensor logits = at::empty({hidden.size(0)}, hidden.options().dtype(at::kFloat));
-  gpu::router_forward(data(hidden), weight.const_data_ptr<float>(),
-                      logits.mutable_data_ptr<float>(), hidden.size(0), hidden.size(1), stream());
-  return logits;
+void count_routing(const RoutedTokens& tokens, const at::Tensor& row) {
+  if (!covers(tokens)) return reference::count_routing(tokens, row);
+  const at::Tensor partial = routing_partial(row);
+  gpu::routing(routing_arguments(tokens, partial, row), stream());
 }
 
-void router_backward(const at::Tensor& grad_logits, const at::Tensor& hidden,
-                     const at::Tensor& weight, const at::Tensor& grad_hidden,
-                     const at::Tensor& grad_weight) {
-  if (!column_sums(hidden) || !vectors(grad_hidden)) {
-    return reference::router_backward(grad_logits, hidden, weight, grad_hidden, grad_weight);
-  }
-  const at::Tensor partial =
-      grad_weight.defined() ? partial_sums(hidden, hidden.size(1)) : at::Tensor();
-  gpu::router_backward({grad_logits.const_data_ptr<float>(), data(hidden),
-                        weight.const_data_ptr<float>(), grad_hidden.mutable_data_ptr(),
-                        partial.defined() ? partial.mutable_data_ptr<float>() : nullptr,
-                        partial.defined() ? grad_weight.mutable_data_ptr<float>() : nullptr,
-                        hidden.size(0), hidden.size(1)},
-                       stream());
+at::Tensor router_gradient(const RoutedTokens& tokens, const RouterObjective& objective,
+                           const at::Tensor& grad_gate, const at::Tensor& row) {
+  if (!covers(tokens)) return reference::router_gradient(tokens, objective, grad_gate, row);
+  at::Tensor grad_logits = at::empty_like(tokens.logits);
+  const at::Tensor partial = routing_partial(row);
+  gpu::RoutingArguments a = routing_arguments(tokens, partial, row);
+  a.nll = objective.nll.const_data_ptr<float>();
+  a.gate_gradient = grad_gate.const_data_ptr<float>();
+  a.grad_logits = grad_logits.mutable_data_ptr<float>();
+  const GammaCoefficients& gamma = objective.gamma;
+  a.gamma = {static_cast<float>(gamma.base), static_cast<float>(gamma.eps),
+             static_cast<float>(gamma.nll_weight), static_cast<float>(gamma.disagreement_weight),
+             gamma.constant};
+  a.layers = objective.layers;
+  gpu::routing(a, stream());
+  return grad_logits;
 }
 
 at::Tensor linear_cross_entropy_forward(const at::Tensor& hidden, const at::Tensor& weight,
@@ -150,7 +242,7 @@ at::Tensor linear_cross_entropy_forward(const at::Tensor& hidden, const at::Tens
 LinearCrossEntropyOutput linear_cross_entropy_train(const at::Tensor& hidden,
                                                     const at::Tensor& weight,
                                                     const at::Tensor& targets,
-                                                    const at::Tensor& grad_weight,
+                                                    const GradientTarget& grad_weight,
                                                     const NllWeight& nll_weight) {
   if (!vectors(hidden) || nll_weight) {
     return reference::linear_cross_entropy_train(hidden, weight, targets, grad_weight, nll_weight);
@@ -158,6 +250,7 @@ LinearCrossEntropyOutput linear_cross_entropy_train(const at::Tensor& hidden,
   const int64_t rows = std::min(chunk_rows(weight.size(0)), hidden.size(0));
   const auto wide = hidden.options().dtype(at::kFloat);
   LinearCrossEntropyOutput out{at::empty({hidden.size(0)}, wide), at::empty_like(hidden)};
+  GradientTarget of_chunk = grad_weight;
   const at::Tensor logits_buffer = at::empty({rows, weight.size(0)}, wide);
   const at::Tensor grad_buffer = at::empty({rows, weight.size(0)}, hidden.options());
   for (int64_t begin = 0; begin < hidden.size(0); begin += rows) {
@@ -171,7 +264,8 @@ LinearCrossEntropyOutput linear_cross_entropy_train(const at::Tensor& hidden,
                        weight.size(0), stream());
     at::Tensor grad_hidden = out.grad_hidden.narrow(0, begin, count);
     at::mm_out(grad_hidden, grad, weight);
-    if (grad_weight.defined()) fused::accumulate_weight_gradient(grad, hidden_chunk, grad_weight);
+    fused::linear_weight_gradient(grad, hidden_chunk, of_chunk);
+    of_chunk.sum = GradientSum::kAdd;
   }
   return out;
 }
@@ -187,12 +281,16 @@ const Operations& fused_operations() {
       .rms_norm_backward = fused::rms_norm_backward,
       .linear_forward = reference::linear_forward,
       .linear_backward = fused::linear_backward,
+      .linear_input_gradient = reference::linear_input_gradient,
+      .linear_weight_gradient = fused::linear_weight_gradient,
       .apply_rotary = fused::apply_rotary,
       .swiglu_forward = fused::swiglu_forward,
       .swiglu_backward = fused::swiglu_backward,
-      .router_forward = fused::router_forward,
-      .router_backward = fused::router_backward,
+      .routed_norm_forward = fused::routed_norm_forward,
+      .routed_norm_backward = fused::routed_norm_backward,
       .regularizer_gamma = reference::regularizer_gamma,
+      .count_routing = fused::count_routing,
+      .router_gradient = fused::router_gradient,
       .linear_cross_entropy_forward = fused::linear_cross_entropy_forward,
       .linear_cross_entropy_train = fused::linear_cross_entropy_train,
   };

@@ -14,12 +14,14 @@ namespace fused {
 RmsNormForward rms_norm_forward;
 RmsNormBackward rms_norm_backward;
 LinearBackward linear_backward;
-AccumulateWeightGradient accumulate_weight_gradient;
+LinearWeightGradient linear_weight_gradient;
 ApplyRotary apply_rotary;
 SwigluForward swiglu_forward;
 SwigluBackward swiglu_backward;
-RouterForward router_forward;
-RouterBackward router_backward;
+RoutedNormForward routed_norm_forward;
+RoutedNormBackward routed_norm_backward;
+CountRouting count_routing;
+RouterGradient router_gradient;
 LinearCrossEntropyForward linear_cross_entropy_forward;
 LinearCrossEntropyTrain linear_cross_entropy_train;
 

@@ -8,76 +8,55 @@
 
 #include <cstdint>
 
+#include "ops/routing_columns.h"
+#include "parallel/gradient_sum.h"
+
 namespace swiattn::gpu {
 
 using Bf16 = void;  // an array of __nv_bfloat16
 
+// A sum over rows, column by column, in two deterministic steps: every block its rows, then the
+// blocks. Without `total` nobody wants it.
+struct ColumnSum {
+  float* partial;   // [rms_norm_backward_blocks(), width], scratch
+  float* total;     // [width] or null
+  GradientSum sum;  // whether it replaces the total or is added to it
+};
+
+// The norm, and the router behind it where `router_weight` is not null.
 struct RmsNormForwardArguments {
-  const Bf16* x;       // [rows, width]
-  const Bf16* delta;   // [rows, width] or null
-  const Bf16* weight;  // [width]
-  Bf16* residual;      // [rows, width]: x + delta; null with a null delta
-  Bf16* normed;        // [rows, width]
-  float* inverse_rms;  // [rows]
+  const Bf16* x;               // [rows, width]
+  const Bf16* delta;           // [rows, width] or null
+  const Bf16* weight;          // [width]
+  const float* router_weight;  // [width] or null
+  Bf16* residual;              // [rows, width]: x + delta; null with a null delta
+  Bf16* normed;                // [rows, width]
+  float* inverse_rms;          // [rows]
+  float* logits;               // [rows]; null without router
   int64_t rows;
-  int64_t width;  // a multiple of 8
+  int64_t width;  // a multiple of 8, at most kMaxRmsNormWidth
   float eps;
 };
 void rms_norm_forward(const RmsNormForwardArguments& arguments, void* stream);
 
 struct RmsNormBackwardArguments {
-  const Bf16* grad_normed;    // [rows, width]
-  const Bf16* grad_residual;  // [rows, width] or null
-  const Bf16* residual;       // [rows, width]
-  const Bf16* weight;         // [width]
-  const float* inverse_rms;   // [rows]
-  Bf16* grad_x;               // [rows, width]
-  float* partial;  // [column_sum_blocks(), width]: sums for the weight's gradient; null if frozen
-  float* grad_weight;  // [width], added to; null if frozen
-  int64_t rows;
-  int64_t width;  // a multiple of 8, at most kMaxColumnSumWidth
+  const Bf16* grad_normed;     // [rows, width], by other ways than the router
+  const Bf16* grad_residual;   // [rows, width] or null
+  const Bf16* residual;        // [rows, width]
+  const Bf16* weight;          // [width]
+  const float* inverse_rms;    // [rows]
+  const float* grad_logits;    // [rows]; null without router
+  const float* router_weight;  // [width]; null without router
+  Bf16* grad_x;                // [rows, width]
+  ColumnSum grad_weight;
+  ColumnSum grad_router;
+  int64_t rows;   // at least 1
+  int64_t width;  // a multiple of 8, at most kMaxRmsNormWidth
 };
 void rms_norm_backward(const RmsNormBackwardArguments& arguments, void* stream);
+int64_t rms_norm_backward_blocks(int64_t rows, int64_t width, bool with_router);
 
-// s = <hidden, weight> in float32, and the way back: grad_hidden += ds w, grad_weight += sum ds
-// hidden.
-void router_forward(const Bf16* hidden, const float* weight, float* logits, int64_t rows,
-                    int64_t width, void* stream);
-struct RouterBackwardArguments {
-  const float* grad_logits;  // [rows]
-  const Bf16* hidden;        // [rows, width]
-  const float* weight;       // [width]
-  Bf16* grad_hidden;         // [rows, width], added to
-  float* partial;            // [column_sum_blocks(), width] or null
-  float* grad_weight;        // [width] or null
-  int64_t rows;
-  int64_t width;
-};
-void router_backward(const RouterBackwardArguments& arguments, void* stream);
-
-// Kernels that sum columns do it in two deterministic steps: every block its rows, then the blocks.
-constexpr int64_t kMaxColumnSumWidth = 8192;
-int column_sum_blocks();
-
-// What became of a layer's tokens: their part in the router's gradient, and the sums that describe
-// them, the layer's row of RoutingStatistics. These are its columns, whose order the row has.
-enum RoutingColumn : int {
-  kRoutingTokens,
-  kRoutingFull,          // tokens that took full attention
-  kRoutingFarTokens,     // tokens with more than `window` visible keys
-  kRoutingFarFull,       // of these, the full ones
-  kRoutingLogit,         // sum of s
-  kRoutingLogitSquare,   // sum of s^2
-  kRoutingEntropy,       // sum of the binary entropy of sigmoid(s), in nats
-  kRoutingDisagreement,  // sum of ||o_full - o_swa||^2
-  kRoutingCounted,       // tokens whose target counts
-  kRoutingGamma,         // sum of gamma over counted tokens
-  kRoutingRegularizer,   // sum of gamma * softplus(s) over counted tokens
-  kRoutingVisiblePairs,  // (query, key) pairs of the branches taken
-  kRoutingColumns
-};
-
-enum class BranchTaken { kRouted, kFull, kWindow };
+constexpr int64_t kMaxRmsNormWidth = 8192;
 
 // regularizer_gamma.h's GammaCoefficients. Without a regularizer `base` is 0.
 struct RoutingGamma {
@@ -88,13 +67,9 @@ struct RoutingGamma {
   bool constant;
 };
 
-// Two launches: every token once, then the blocks' sums in a fixed order. Each token's terms are
-// float32, the sums float64:
-//
-//   grad_logits = gate_gradient * p (1 - p) + gamma * sigmoid(s) / layers,   p = sigmoid(s)
-//
-// the second term for counted tokens only. A layer without a router has no logits: the columns made
-// of them stay 0. An evaluation has neither gate_gradient nor grad_logits, and no gamma.
+// routing.h in two launches: every token once, then the blocks' sums in a fixed order. Each token's
+// terms are float32, the sums float64. A layer without a router has no logits: the columns made of
+// them stay 0. An evaluation has neither gate_gradient nor grad_logits, and no gamma.
 struct RoutingArguments {
   BranchTaken taken;
   const bool* route;           // [tokens] full attention; null unless `taken` is kRouted
@@ -109,8 +84,8 @@ struct RoutingArguments {
   int64_t tokens;
   int64_t layers;  // of the model
   int64_t window;
-  double* partial;  // [routing_blocks(), kRoutingColumns], scratch
-  double* row;      // [kRoutingColumns], overwritten
+  double* partial;  // [routing_blocks(), RoutingStatistics::kColumns], scratch
+  double* row;      // [RoutingStatistics::kColumns], overwritten
 };
 void routing(const RoutingArguments& arguments, void* stream);
 int routing_blocks();
@@ -120,10 +95,11 @@ int routing_blocks();
 void apply_rotary(Bf16* x, const float* cosine, const float* sine, int64_t tokens, int64_t heads,
                   int64_t head_dim, int64_t token_stride, float direction, void* stream);
 
-// gate_up [rows, 2 width] → [rows, width].
-void swiglu_forward(const Bf16* gate_up, Bf16* out, int64_t rows, int64_t width, void* stream);
-void swiglu_backward(const Bf16* grad, const Bf16* gate_up, Bf16* grad_gate_up, int64_t rows,
-                     int64_t width, void* stream);
+// gate_up [rows, 2 width] → activated [rows, width]; the backward writes that once more.
+void swiglu_forward(const Bf16* gate_up, Bf16* activated, int64_t rows, int64_t width,
+                    void* stream);
+void swiglu_backward(const Bf16* grad, const Bf16* gate_up, Bf16* grad_gate_up, Bf16* activated,
+                     int64_t rows, int64_t width, void* stream);
 
 // logits [rows, vocab] float32 → nll [rows] (0 where the target is negative) and, unless null,
 // grad_logits [rows, vocab] = softmax - onehot (0 there too).

@@ -8,20 +8,28 @@ at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& weight, const a
   return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
 }
 
-void accumulate_weight_gradient(const at::Tensor& grad, const at::Tensor& x,
-                                const at::Tensor& grad_weight) {
-  if (grad_weight.scalar_type() == x.scalar_type()) {
-    grad_weight.addmm_(grad.t(), x);
-  } else {
-    grad_weight.add_(at::mm(grad.t(), x));
-  }
+at::Tensor linear_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
+                           const GradientTarget& grad_weight, const GradientTarget& grad_bias) {
+  linear_weight_gradient(grad, x, grad_weight);
+  if (grad_bias.defined()) grad_bias.put(grad.sum(0, false, grad_bias.tensor.scalar_type()));
+  return linear_input_gradient(grad, weight);
 }
 
-at::Tensor linear_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
-                           const at::Tensor& grad_weight, const at::Tensor& grad_bias) {
-  if (grad_weight.defined()) accumulate_weight_gradient(grad, x, grad_weight);
-  if (grad_bias.defined()) grad_bias.add_(grad.sum(0, false, grad_bias.scalar_type()));
+at::Tensor linear_input_gradient(const at::Tensor& grad, const at::Tensor& weight) {
   return at::mm(grad, weight);
+}
+
+void linear_weight_gradient(const at::Tensor& grad, const at::Tensor& x,
+                            const GradientTarget& grad_weight) {
+  if (!grad_weight.defined()) return;
+  at::Tensor into = grad_weight.tensor;
+  if (into.scalar_type() != x.scalar_type()) {
+    grad_weight.put(at::mm(grad.t(), x));
+  } else if (grad_weight.sum == GradientSum::kWrite) {
+    at::mm_out(into, grad.t(), x);
+  } else {
+    into.addmm_(grad.t(), x);
+  }
 }
 
 }  // namespace swiattn::reference

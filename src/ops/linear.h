@@ -1,8 +1,10 @@
-// y = x W^T + b. The weight's gradient is accumulated straight into the flat gradient buffer, so
-// that micro-batches cost no extra pass.
+// y = x W^T + b. The weight's gradient goes straight into the flat gradient buffer, written by the
+// first micro-batch of a step and added to by the others, so that micro-batches cost no extra pass.
 #pragma once
 
 #include <ATen/core/Tensor.h>
+
+#include "parallel/gradient_target.h"
 
 namespace swiattn {
 
@@ -10,22 +12,23 @@ using LinearForward = at::Tensor(const at::Tensor& x,       // [T, in]
                                  const at::Tensor& weight,  // [out, in]
                                  const at::Tensor& bias);   // [out] or undefined
 
-// Returns dL/dx [T, in].
-using LinearBackward =
-    at::Tensor(const at::Tensor& grad,         // dL/dy [T, out]
-               const at::Tensor& x,            // [T, in] saved
-               const at::Tensor& weight,       // [out, in]
-               const at::Tensor& grad_weight,  // [out, in] float32, += ; or undefined
-               const at::Tensor& grad_bias);   // [out] float32, += ; or undefined
+// Returns dL/dx [T, in]; the weight's and the bias's gradients go to their targets.
+using LinearBackward = at::Tensor(const at::Tensor& grad,             // dL/dy [T, out]
+                                  const at::Tensor& x,                // [T, in] saved
+                                  const at::Tensor& weight,           // [out, in]
+                                  const GradientTarget& grad_weight,  // [out, in]
+                                  const GradientTarget& grad_bias);   // [out]
 
-// grad_weight += grad^T x alone, for callers that form dL/dx themselves.
-using AccumulateWeightGradient = void(const at::Tensor& grad, const at::Tensor& x,
-                                      const at::Tensor& grad_weight);
+// The two halves of a backward without bias, where x comes out of what dL/dx is needed for.
+using LinearInputGradient = at::Tensor(const at::Tensor& grad, const at::Tensor& weight);
+using LinearWeightGradient = void(const at::Tensor& grad, const at::Tensor& x,
+                                  const GradientTarget& grad_weight);
 
 namespace reference {
 LinearForward linear_forward;
 LinearBackward linear_backward;
-AccumulateWeightGradient accumulate_weight_gradient;
+LinearInputGradient linear_input_gradient;
+LinearWeightGradient linear_weight_gradient;
 }  // namespace reference
 
 }  // namespace swiattn

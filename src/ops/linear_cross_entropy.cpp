@@ -53,10 +53,11 @@ at::Tensor linear_cross_entropy_forward(const at::Tensor& hidden, const at::Tens
 LinearCrossEntropyOutput linear_cross_entropy_train(const at::Tensor& hidden,
                                                     const at::Tensor& weight,
                                                     const at::Tensor& targets,
-                                                    const at::Tensor& grad_weight,
+                                                    const GradientTarget& grad_weight,
                                                     const NllWeight& nll_weight) {
   const int64_t tokens = hidden.size(0);
   const int64_t rows = chunk_rows(weight.size(0));
+  GradientTarget of_chunk = grad_weight;
   LinearCrossEntropyOutput out;
   out.nll = at::empty({tokens}, hidden.options().dtype(accumulation_type(hidden.scalar_type())));
   out.grad_hidden = at::empty_like(hidden);
@@ -76,7 +77,8 @@ LinearCrossEntropyOutput linear_cross_entropy_train(const at::Tensor& hidden,
 
     at::Tensor grad_hidden = out.grad_hidden.narrow(0, begin, count);
     at::mm_out(grad_hidden, grad, weight);
-    if (grad_weight.defined()) accumulate_weight_gradient(grad, hidden_chunk, grad_weight);
+    linear_weight_gradient(grad, hidden_chunk, of_chunk);
+    of_chunk.sum = GradientSum::kAdd;
   }
   return out;
 }

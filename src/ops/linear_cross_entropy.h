@@ -6,6 +6,8 @@
 
 #include <functional>
 
+#include "parallel/gradient_target.h"
+
 namespace swiattn {
 
 struct LinearCrossEntropyOutput {
@@ -23,11 +25,11 @@ using LinearCrossEntropyForward = at::Tensor(const at::Tensor& hidden,    // [T,
                                              const at::Tensor& targets);  // [T] int64, -1: ignored
 
 // The forward together with the gradient of sum_t weight_t * nll_t, formed chunk by chunk:
-// dL/dhidden is returned, dL/dW added to grad_weight (undefined: frozen).
+// dL/dhidden is returned, dL/dW goes to grad_weight [V, d].
 using LinearCrossEntropyTrain = LinearCrossEntropyOutput(const at::Tensor& hidden,
                                                          const at::Tensor& weight,
                                                          const at::Tensor& targets,
-                                                         const at::Tensor& grad_weight,
+                                                         const GradientTarget& grad_weight,
                                                          const NllWeight& nll_weight);
 
 namespace reference {

@@ -1,6 +1,6 @@
 // Linear layers on a GPU in bfloat16: the weight's gradient goes from the tensor cores straight
-// into the float32 buffer (beta = 1), so that accumulating it over micro-batches costs no pass of
-// its own.
+// into the float32 buffer (beta 0 or 1), so that accumulating it over micro-batches costs no pass
+// of its own.
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
 #include <cublas_v2.h>
@@ -17,7 +17,7 @@ void check_cublas(cublasStatus_t status) {
 }
 
 bool supported(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kBFloat16 && tensor.stride(-1) == 1;
+  return tensor.scalar_type() == at::kBFloat16 && tensor.stride(-1) == 1 && tensor.size(0) > 0;
 }
 
 // C [m, n] = A^T B + beta C with row-major bf16 A [k, m] and B [k, n], or C = A B^T with A [m, k]
@@ -40,19 +40,20 @@ void gemm_float32(Form form, const at::Tensor& a, const at::Tensor& b, const at:
 
 }  // namespace
 
-void accumulate_weight_gradient(const at::Tensor& grad, const at::Tensor& x,
-                                const at::Tensor& grad_weight) {
-  if (!supported(grad) || !supported(x)) {
-    return reference::accumulate_weight_gradient(grad, x, grad_weight);
-  }
-  gemm_float32(Form::kTransposedFirst, grad, x, grad_weight, 1.0F);
+at::Tensor linear_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
+                           const GradientTarget& grad_weight, const GradientTarget& grad_bias) {
+  fused::linear_weight_gradient(grad, x, grad_weight);
+  return reference::linear_backward(grad, x, weight, {}, grad_bias);
 }
 
-at::Tensor linear_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
-                           const at::Tensor& grad_weight, const at::Tensor& grad_bias) {
-  if (grad_weight.defined()) fused::accumulate_weight_gradient(grad, x, grad_weight);
-  if (grad_bias.defined()) grad_bias.add_(grad.sum(0, false, grad_bias.scalar_type()));
-  return at::mm(grad, weight);
+void linear_weight_gradient(const at::Tensor& grad, const at::Tensor& x,
+                            const GradientTarget& grad_weight) {
+  if (!grad_weight.defined()) return;
+  if (!supported(grad) || !supported(x)) {
+    return reference::linear_weight_gradient(grad, x, grad_weight);
+  }
+  gemm_float32(Form::kTransposedFirst, grad, x, grad_weight.tensor,
+               grad_weight.sum == GradientSum::kAdd ? 1.0F : 0.0F);
 }
 
 void float32_logits(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& logits) {

@@ -9,6 +9,7 @@
 #include "ops/rms_norm.h"
 #include "ops/rotary.h"
 #include "ops/router.h"
+#include "ops/routing.h"
 #include "ops/swiglu.h"
 
 #include <c10/core/Device.h>
@@ -23,12 +24,16 @@ struct Operations {
   RmsNormBackward* rms_norm_backward;
   LinearForward* linear_forward;
   LinearBackward* linear_backward;
+  LinearInputGradient* linear_input_gradient;
+  LinearWeightGradient* linear_weight_gradient;
   ApplyRotary* apply_rotary;
   SwigluForward* swiglu_forward;
   SwigluBackward* swiglu_backward;
-  RouterForward* router_forward;
-  RouterBackward* router_backward;
+  RoutedNormForward* routed_norm_forward;
+  RoutedNormBackward* routed_norm_backward;
   RegularizerGamma* regularizer_gamma;
+  CountRouting* count_routing;
+  RouterGradient* router_gradient;
   LinearCrossEntropyForward* linear_cross_entropy_forward;
   LinearCrossEntropyTrain* linear_cross_entropy_train;
 };

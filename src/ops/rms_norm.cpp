@@ -18,13 +18,13 @@ RmsNormOutput rms_norm_forward(const at::Tensor& x, const at::Tensor& delta,
 
 at::Tensor rms_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_residual,
                              const at::Tensor& residual, const at::Tensor& weight,
-                             const at::Tensor& inverse_rms, const at::Tensor& grad_weight) {
+                             const at::Tensor& inverse_rms, const GradientTarget& grad_weight) {
   const auto wide = accumulation_type(residual.scalar_type());
   const at::Tensor unit = residual.to(wide) * inverse_rms.unsqueeze(-1);  // x' / rms
   const at::Tensor grad = grad_normed.to(wide);
   if (grad_weight.defined()) {
     // The forward multiplied the weight by the rounded row.
-    grad_weight.add_((grad * unit.to(residual.scalar_type())).sum(0));
+    grad_weight.put((grad * unit.to(residual.scalar_type())).sum(0));
   }
   const at::Tensor grad_unit = grad * weight;
   at::Tensor grad_x =

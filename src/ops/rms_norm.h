@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "parallel/gradient_target.h"
+
 namespace swiattn {
 
 struct RmsNormOutput {
@@ -19,14 +21,13 @@ using RmsNormForward = RmsNormOutput(const at::Tensor& x,       // [T, d]
                                      double eps);
 
 // Returns dL/dx' = grad_residual + the gradient through the norm; dL/ddelta is the same tensor.
-// `grad_residual` may be undefined (nothing else reads x'). The weight's gradient is added to
-// `grad_weight` unless that is undefined (a frozen weight).
-using RmsNormBackward = at::Tensor(const at::Tensor& grad_normed,    // [T, d]
-                                   const at::Tensor& grad_residual,  // [T, d] or undefined
-                                   const at::Tensor& residual,       // [T, d] saved
-                                   const at::Tensor& weight,         // [d]
-                                   const at::Tensor& inverse_rms,    // [T] saved
-                                   const at::Tensor& grad_weight);   // [d] accumulation type
+// `grad_residual` may be undefined (nothing else reads x').
+using RmsNormBackward = at::Tensor(const at::Tensor& grad_normed,       // [T, d]
+                                   const at::Tensor& grad_residual,     // [T, d] or undefined
+                                   const at::Tensor& residual,          // [T, d] saved
+                                   const at::Tensor& weight,            // [d]
+                                   const at::Tensor& inverse_rms,       // [T] saved
+                                   const GradientTarget& grad_weight);  // [d]
 
 namespace reference {
 RmsNormForward rms_norm_forward;

@@ -1,24 +1,41 @@
-// The router's arithmetic: the logit of every token and the way its gradient goes back.
+// The router and the norm before it, which reads the same rows: h = RMSNorm(x + delta), s = <h, w>.
 //
 //   s_t = <h_t, w>             in float32, of the compute-type h with the float32 w, everywhere
-//   ds_t → dw += sum_t ds_t h_t,   dh_t += ds_t w
+//   ds_t → dw += sum_t ds_t h_t,   dh_t += ds_t w, which goes on through the norm
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include "ops/rms_norm.h"
+#include "parallel/gradient_target.h"
+
 namespace swiattn {
 
-using RouterForward = at::Tensor(const at::Tensor& hidden,   // [T, d]
-                                 const at::Tensor& weight);  // [d] float32 → [T] float32
+// The router's weight is [1, d], in the accumulation type.
+struct RoutedNormOutput {
+  RmsNormOutput norm;  // of rms_norm.h's forward
+  at::Tensor logits;   // s [T], accumulation type
+};
 
-// `grad_hidden` [T, d] is added to in place; grad_weight [d] float32 too, unless undefined.
-using RouterBackward = void(const at::Tensor& grad_logits,  // [T] float32
-                            const at::Tensor& hidden, const at::Tensor& weight,
-                            const at::Tensor& grad_hidden, const at::Tensor& grad_weight);
+using RoutedNormForward = RoutedNormOutput(const at::Tensor& x,            // [T, d]
+                                           const at::Tensor& delta,        // [T, d] or undefined
+                                           const at::Tensor& norm_weight,  // [d], the type of x
+                                           double eps,
+                                           const at::Tensor& router_weight);  // [1, d]
+
+// Returns dL/dx', as rms_norm.h's backward with the gradient grad_normed + ds w. That sum may be
+// rounded to the compute type or kept in float32.
+using RoutedNormBackward =
+    at::Tensor(const at::Tensor& grad_normed,    // [T, d], by other ways than the router
+               const at::Tensor& grad_logits,    // ds [T]
+               const at::Tensor& grad_residual,  // [T, d]
+               const RmsNormOutput& saved, const at::Tensor& norm_weight,
+               const at::Tensor& router_weight, const GradientTarget& grad_norm_weight,
+               const GradientTarget& grad_router_weight);  // [d] and [1, d]
 
 namespace reference {
-RouterForward router_forward;
-RouterBackward router_backward;
+RoutedNormForward routed_norm_forward;
+RoutedNormBackward routed_norm_backward;
 }  // namespace reference
 
 }  // namespace swiattn

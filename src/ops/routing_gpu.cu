@@ -11,7 +11,8 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int kBlocks = 264;  // at most; two on each of an H100's multiprocessors
 
-using Sums = double[kRoutingColumns];
+using S = RoutingStatistics;
+using Sums = double[S::kColumns];
 
 // What a logit s stands for. All from exp(-|s|), without overflow and without cancellation.
 struct Logit {
@@ -40,31 +41,31 @@ __device__ void add_branch(const RoutingArguments& a, int64_t token, Sums& sum) 
       a.taken == BranchTaken::kRouted ? a.route[token] : a.taken == BranchTaken::kFull;
   const int64_t visible = a.position[token] + 1;
   const bool far = visible > a.window;
-  sum[kRoutingTokens] += 1.0;
-  sum[kRoutingFull] += full ? 1.0 : 0.0;
-  sum[kRoutingFarTokens] += far ? 1.0 : 0.0;
-  sum[kRoutingFarFull] += far && full ? 1.0 : 0.0;
-  sum[kRoutingVisiblePairs] += static_cast<double>(far && !full ? a.window : visible);
+  sum[S::kTokens] += 1.0;
+  sum[S::kFull] += full ? 1.0 : 0.0;
+  sum[S::kFarTokens] += far ? 1.0 : 0.0;
+  sum[S::kFarFull] += far && full ? 1.0 : 0.0;
+  sum[S::kVisiblePairs] += static_cast<double>(far && !full ? a.window : visible);
 }
 
 __device__ void add_token(const RoutingArguments& a, int64_t token, Sums& sum) {
   add_branch(a, token, sum);
   const bool counted = a.counted[token];
   const float disagreement = a.disagreement != nullptr ? a.disagreement[token] : 0.0F;
-  sum[kRoutingCounted] += counted ? 1.0 : 0.0;
-  sum[kRoutingDisagreement] += disagreement;
+  sum[S::kCounted] += counted ? 1.0 : 0.0;
+  sum[S::kDisagreement] += disagreement;
   if (a.logits == nullptr) return;
 
   const double s = a.logits[token];
   const Logit logit = describe(a.logits[token]);
-  sum[kRoutingLogit] += s;
-  sum[kRoutingLogitSquare] += s * s;
-  sum[kRoutingEntropy] += logit.entropy;
+  sum[S::kLogit] += s;
+  sum[S::kLogitSquare] += s * s;
+  sum[S::kEntropy] += logit.entropy;
   float grad = a.gate_gradient != nullptr ? a.gate_gradient[token] * logit.variance : 0.0F;
   if (a.gamma.base != 0.0F && counted) {
     const float gamma = gamma_of(a, token, disagreement);
-    sum[kRoutingGamma] += gamma;
-    sum[kRoutingRegularizer] += gamma * logit.softplus;
+    sum[S::kGamma] += gamma;
+    sum[S::kRegularizer] += gamma * logit.softplus;
     grad += gamma * logit.p / static_cast<float>(a.layers);
   }
   if (a.grad_logits != nullptr) a.grad_logits[token] = grad;
@@ -79,15 +80,15 @@ __global__ void __launch_bounds__(kThreads) add_tokens(RoutingArguments a) {
   }
   __shared__ Sums of_warp[kWarps];
 #pragma unroll
-  for (int column = 0; column < kRoutingColumns; ++column) {
+  for (int column = 0; column < S::kColumns; ++column) {
     const double total = warp_sum(sum[column]);
     if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32][column] = total;
   }
   __syncthreads();
-  if (threadIdx.x >= kRoutingColumns) return;
+  if (threadIdx.x >= S::kColumns) return;
   double total = 0.0;
   for (int warp = 0; warp < kWarps; ++warp) total += of_warp[warp][threadIdx.x];
-  a.partial[blockIdx.x * kRoutingColumns + threadIdx.x] = total;
+  a.partial[blockIdx.x * S::kColumns + threadIdx.x] = total;
 }
 
 // A warp a column.
@@ -95,7 +96,7 @@ __global__ void add_blocks(const double* partial, int blocks, double* row) {
   const int column = threadIdx.x / 32;
   double sum = 0.0;
   for (int block = threadIdx.x % 32; block < blocks; block += 32) {
-    sum += partial[block * kRoutingColumns + column];
+    sum += partial[block * S::kColumns + column];
   }
   sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0) row[column] = sum;
@@ -110,7 +111,7 @@ void routing(const RoutingArguments& a, void* stream) {
   const int blocks = static_cast<int>(wanted < kBlocks ? wanted : kBlocks);
   if (blocks > 0) add_tokens<<<blocks, kThreads, 0, as_stream(stream)>>>(a);
   SWIATTN_CHECK_CUDA(cudaGetLastError());
-  add_blocks<<<1, 32 * kRoutingColumns, 0, as_stream(stream)>>>(a.partial, blocks, a.row);
+  add_blocks<<<1, 32 * S::kColumns, 0, as_stream(stream)>>>(a.partial, blocks, a.row);
   SWIATTN_CHECK_CUDA(cudaGetLastError());
 }
 

@@ -7,9 +7,15 @@ namespace swiattn {
 
 using SwigluForward = at::Tensor(const at::Tensor& gate_up);  // [T, 2F] → [T, F]
 
-// Returns dL/d[gate | up] [T, 2F], recomputing what it needs from the packed projection.
-using SwigluBackward = at::Tensor(const at::Tensor& grad,      // [T, F]
-                                  const at::Tensor& gate_up);  // [T, 2F] saved
+struct SwigluGradients {
+  at::Tensor gate_up;    // dL/d[gate | up] [T, 2F]
+  at::Tensor activated;  // the forward's result once more [T, F], the same bits
+};
+
+// Recomputes the forward from the packed projection: the gradient needs most of it, and the weight
+// behind it needs the rest.
+using SwigluBackward = SwigluGradients(const at::Tensor& grad,      // [T, F]
+                                       const at::Tensor& gate_up);  // [T, 2F] saved
 
 namespace reference {
 SwigluForward swiglu_forward;

@@ -1,4 +1,5 @@
-// SwiGLU on the packed projection, forward and backward in one pass each.
+// SwiGLU on the packed projection, forward and backward in one pass each, bound by memory: 3 and 6
+// times rows x width bf16. At 32,768 x 5632 that is 1.11 and 2.21 GB: 375 and 751 us at 2.95 TB/s.
 #include "base/cuda_check.h"
 #include "ops/gpu_kernels.h"
 #include "parallel/gpu_vector.cuh"
@@ -22,7 +23,7 @@ __device__ Place place(int64_t index, int64_t vectors) {
 __device__ float sigmoid(float x) { return 1.0F / (1.0F + __expf(-x)); }
 
 __global__ void __launch_bounds__(kThreads)
-    forward(const Bf16* gate_up, Bf16* out, int64_t total, int64_t vectors) {
+    forward(const Bf16* gate_up, Bf16* activated, int64_t total, int64_t vectors) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= total) return;
   const Place at = place(index, vectors);
@@ -32,12 +33,12 @@ __global__ void __launch_bounds__(kThreads)
   load(gate_up, at.up, up);
 #pragma unroll
   for (int i = 0; i < kVector; ++i) up[i] *= gate[i] * sigmoid(gate[i]);
-  store(out, index, up);
+  store(activated, index, up);
 }
 
 __global__ void __launch_bounds__(kThreads)
-    backward(const Bf16* grad, const Bf16* gate_up, Bf16* grad_gate_up, int64_t total,
-             int64_t vectors) {
+    backward(const Bf16* grad, const Bf16* gate_up, Bf16* grad_gate_up, Bf16* activated,
+             int64_t total, int64_t vectors) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= total) return;
   const Place at = place(index, vectors);
@@ -52,31 +53,36 @@ __global__ void __launch_bounds__(kThreads)
     const float p = sigmoid(gate[i]);
     const float silu = gate[i] * p;
     const float grad_gate = g[i] * up[i] * p * (1.0F + gate[i] * (1.0F - p));
-    up[i] = g[i] * silu;
     gate[i] = grad_gate;
+    const float grad_up = g[i] * silu;
+    g[i] = up[i] * silu;
+    up[i] = grad_up;
   }
   store(grad_gate_up, at.gate, gate);
   store(grad_gate_up, at.up, up);
+  store(activated, index, g);
 }
 
 }  // namespace
 
-void swiglu_forward(const Bf16* gate_up, Bf16* out, int64_t rows, int64_t width, void* stream) {
+void swiglu_forward(const Bf16* gate_up, Bf16* activated, int64_t rows, int64_t width,
+                    void* stream) {
   const int64_t vectors = width / kVector;
   const int64_t total = rows * vectors;
   if (total == 0) return;
   const auto blocks = static_cast<unsigned>((total + kThreads - 1) / kThreads);
-  forward<<<blocks, kThreads, 0, as_stream(stream)>>>(gate_up, out, total, vectors);
+  forward<<<blocks, kThreads, 0, as_stream(stream)>>>(gate_up, activated, total, vectors);
   SWIATTN_CHECK_CUDA(cudaGetLastError());
 }
 
-void swiglu_backward(const Bf16* grad, const Bf16* gate_up, Bf16* grad_gate_up, int64_t rows,
-                     int64_t width, void* stream) {
+void swiglu_backward(const Bf16* grad, const Bf16* gate_up, Bf16* grad_gate_up, Bf16* activated,
+                     int64_t rows, int64_t width, void* stream) {
   const int64_t vectors = width / kVector;
   const int64_t total = rows * vectors;
   if (total == 0) return;
   const auto blocks = static_cast<unsigned>((total + kThreads - 1) / kThreads);
-  backward<<<blocks, kThreads, 0, as_stream(stream)>>>(grad, gate_up, grad_gate_up, total, vectors);
+  backward<<<blocks, kThreads, 0, as_stream(stream)>>>(grad, gate_up, grad_gate_up, activated,
+                                                       total, vectors);
   SWIATTN_CHECK_CUDA(cudaGetLastError());
 }
 

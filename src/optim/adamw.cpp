@@ -3,10 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#include <cmath>
-
-#include "base/check.h"
-#include "optim/adamw_kernel.h"
 #ifdef SWIATTN_CUDA
 #include <c10/cuda/CUDAStream.h>
 #endif
@@ -14,40 +10,30 @@
 namespace swiattn {
 namespace {
 
-AdamWSpan span_of(FlatUnit& unit, const Segment& segment) {
-  const auto at_offset = [&](const at::Tensor& buffer) {
-    return buffer.mutable_data_ptr<float>() + segment.offset;
-  };
-  AdamWSpan span;
-  span.master = at_offset(unit.master);
-  span.gradient = at_offset(unit.gradient);
-  span.moment1 = at_offset(unit.moment1);
-  span.moment2 = at_offset(unit.moment2);
-  span.count = segment.spec.numel();
+AdamWBuffers buffers_of(FlatUnit& unit) {
+  AdamWBuffers buffers;
+  buffers.master = unit.master.mutable_data_ptr<float>();
+  buffers.gradient = unit.gradient.const_data_ptr<float>();
+  buffers.moment1 = unit.moment1.mutable_data_ptr<float>();
+  buffers.moment2 = unit.moment2.mutable_data_ptr<float>();
   if (unit.compute.scalar_type() == at::kBFloat16) {
-    span.compute_bf16 = unit.compute.mutable_data_ptr<at::BFloat16>() + segment.offset;
+    buffers.compute_bf16 = unit.compute.mutable_data_ptr<at::BFloat16>();
   }
-  return span;
+  return buffers;
 }
 
-void update_on_host(const AdamWSpan& span, const AdamWConstants& c, float factor, float correction1,
-                    float correction2) {
+void update_on_host(const AdamWBuffers& b, const AdamWSpan& span, const AdamWConstants& constants,
+                    const AdamWFactors& factors) {
   constexpr int64_t kGrain = 1 << 15;
-  at::parallel_for(0, span.count, kGrain, [&](int64_t begin, int64_t end) {
+  at::parallel_for(span.begin, span.end, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const float g = factor * span.gradient[i];
-      const float m = c.beta1 * span.moment1[i] + (1.0F - c.beta1) * g;
-      const float v = c.beta2 * span.moment2[i] + (1.0F - c.beta2) * g * g;
-      span.moment1[i] = m;
-      span.moment2[i] = v;
-      const float update = (m / correction1) / (std::sqrt(v / correction2) + c.eps);
-      span.master[i] -= span.learning_rate * (update + span.decay * span.master[i]);
+      const AdamWElement updated = update_element({b.master[i], b.moment1[i], b.moment2[i]},
+                                                  b.gradient[i], span, constants, factors);
+      b.master[i] = updated.master;
+      b.moment1[i] = updated.moment1;
+      b.moment2[i] = updated.moment2;
     }
   });
-}
-
-float bias_correction(double beta, int64_t updates) {
-  return static_cast<float>(1.0 - std::pow(beta, static_cast<double>(updates)));
 }
 
 }  // namespace
@@ -65,35 +51,56 @@ double AdamW::decay(const Segment& segment) const {
   return segment.spec.role == ParameterRole::kMatrix ? settings_.weight_decay : 0.0;
 }
 
-void AdamW::step(double learning_rate, const at::Tensor& factor, const at::Tensor& apply) {
-  const AdamWConstants constants{static_cast<float>(settings_.beta1),
-                                 static_cast<float>(settings_.beta2),
-                                 static_cast<float>(settings_.eps)};
-  const bool on_host = parameters_.device().is_cpu();
-  if (on_host && apply.item<double>() == 0.0) return;
-  updates_.add_(apply.to(at::kLong));
-  const int64_t updates = on_host ? updates_.item<int64_t>() : 0;
-  const float correction1 = bias_correction(settings_.beta1, updates);
-  const float correction2 = bias_correction(settings_.beta2, updates);
-
-  for (FlatUnit& unit : parameters_.units()) {
-    for (const Segment& segment : unit.segments) {
-      if (!segment.trainable) continue;
-      AdamWSpan span = span_of(unit, segment);
-      span.learning_rate = static_cast<float>(learning_rate * rate_multiplier(segment));
-      span.decay = static_cast<float>(decay(segment));
-      if (on_host) {
-        update_on_host(span, constants, static_cast<float>(factor.item<double>()), correction1,
-                       correction2);
-        continue;
-      }
-#ifdef SWIATTN_CUDA
-      adamw_on_gpu(span, constants, factor.const_data_ptr<double>(), apply.const_data_ptr<double>(),
-                   updates_.const_data_ptr<int64_t>(), c10::cuda::getCurrentCUDAStream().stream());
-#endif
+std::vector<AdamWSpan> AdamW::spans(const FlatUnit& unit, double learning_rate) const {
+  std::vector<AdamWSpan> spans;
+  for (const Segment& segment : unit.segments) {
+    if (!segment.trainable) continue;
+    const AdamWSpan span{segment.offset, segment.offset + segment.spec.numel(),
+                         static_cast<float>(learning_rate * rate_multiplier(segment)),
+                         static_cast<float>(decay(segment))};
+    const bool goes_on = !spans.empty() && spans.back().end == span.begin &&
+                         spans.back().learning_rate == span.learning_rate &&
+                         spans.back().decay == span.decay;
+    if (goes_on) {
+      spans.back().end = span.end;
+    } else {
+      spans.push_back(span);
     }
   }
-  if (on_host) parameters_.refresh_compute_copies();
+  return spans;
+}
+
+void AdamW::step(double learning_rate, const at::Tensor& factor, const at::Tensor& apply) {
+  const AdamWConstants constants{settings_.beta1, settings_.beta2,
+                                 static_cast<float>(settings_.eps)};
+  if (!parameters_.device().is_cpu()) {
+    step_on_gpu(learning_rate, constants, factor, apply);
+    return;
+  }
+  if (apply.item<double>() == 0.0) return;
+  updates_.add_(1);
+  const AdamWFactors factors =
+      adamw_factors(constants, factor.item<double>(), updates_.item<int64_t>());
+  for (FlatUnit& unit : parameters_.units()) {
+    if (unit.trainable_numel == 0) continue;
+    for (const AdamWSpan& span : spans(unit, learning_rate)) {
+      update_on_host(buffers_of(unit), span, constants, factors);
+    }
+  }
+  parameters_.refresh_compute_copies();
+}
+
+void AdamW::step_on_gpu(double learning_rate, const AdamWConstants& constants,
+                        const at::Tensor& factor, const at::Tensor& apply) {
+#ifdef SWIATTN_CUDA
+  updates_.add_(apply.to(at::kLong));
+  for (FlatUnit& unit : parameters_.units()) {
+    if (unit.trainable_numel == 0) continue;
+    adamw_on_gpu(buffers_of(unit), spans(unit, learning_rate), constants,
+                 factor.const_data_ptr<double>(), apply.const_data_ptr<double>(),
+                 updates_.const_data_ptr<int64_t>(), c10::cuda::getCurrentCUDAStream().stream());
+  }
+#endif
 }
 
 }  // namespace swiattn

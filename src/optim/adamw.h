@@ -4,12 +4,16 @@
 //   m = b1 m + (1 - b1) g        v = b2 v + (1 - b2) g^2
 //   p -= lr * ( (m / (1 - b1^n)) / (sqrt(v / (1 - b2^n)) + eps) + decay * p )
 //
-// in float32, n counting the updates that were applied. Matrices decay, embeddings included; norms,
-// biases and routers do not; routers have a rate of their own.
+// in float32, n counting the updates that were applied; the same bits on a CPU and on a GPU.
+// Matrices decay, embeddings included; norms, biases and routers do not; routers have a rate of
+// their own.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
+#include "optim/adamw_kernel.h"
 #include "parallel/flat_parameters.h"
 
 namespace swiattn {
@@ -39,6 +43,10 @@ class AdamW {
  private:
   double rate_multiplier(const Segment& segment) const;
   double decay(const Segment& segment) const;
+  // The trained elements of a unit, neighbours that are treated alike joined.
+  std::vector<AdamWSpan> spans(const FlatUnit& unit, double learning_rate) const;
+  void step_on_gpu(double learning_rate, const AdamWConstants& constants, const at::Tensor& factor,
+                   const at::Tensor& apply);
 
   AdamWSettings settings_;
   FlatParameters& parameters_;

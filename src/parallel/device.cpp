@@ -76,7 +76,8 @@ DeviceFacts device_facts(c10::Device device) {
 int64_t peak_memory_bytes(c10::Device device) {
 #ifdef SWIATTN_CUDA
   if (device.is_cuda()) {
-    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
+    const auto index = device.has_index() ? device.index() : c10::cuda::current_device();
+    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(index);
     return stats.allocated_bytes[0].peak;
   }
 #endif

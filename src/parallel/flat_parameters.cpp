@@ -3,7 +3,10 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <functional>
+#include <numeric>
 #include <unordered_set>
+#include <utility>
 
 #include "base/check.h"
 #include "base/hash.h"
@@ -39,10 +42,14 @@ FlatUnit lay_out(const ParameterUnit& unit, const std::unordered_set<std::string
     for (const ParameterGroup& group : unit.groups) {
       if (any_trainable(group, frozen) != trainable_pass) continue;
       offset = align(offset);
+      FlatGroup operand{group.name, offset, group.members.front().shape, trainable_pass, false};
+      operand.shape[0] = 0;
       for (const ParameterSpec& spec : group.members) {
         flat.segments.push_back({spec, group.name, offset, frozen.count(spec.name) == 0});
+        operand.shape[0] += spec.shape[0];
         offset += spec.numel();
       }
+      flat.groups.push_back(std::move(operand));
     }
     if (trainable_pass) flat.trainable_numel = align(offset);
   }
@@ -50,34 +57,29 @@ FlatUnit lay_out(const ParameterUnit& unit, const std::unordered_set<std::string
   return flat;
 }
 
-// The members of `group` inside `buffer`, as one operand. Undefined when the buffer ends before it.
-at::Tensor group_view(const FlatUnit& unit, const std::string& group, const at::Tensor& buffer) {
-  int64_t begin = -1;
-  std::vector<int64_t> shape;
-  for (const Segment& segment : unit.segments) {
-    if (segment.group != group) continue;
-    if (begin < 0) {
-      begin = segment.offset;
-      shape = segment.spec.shape;
-    } else {
-      shape[0] += segment.spec.shape[0];
-    }
-  }
-  SWIATTN_CHECK(begin >= 0, "the unit {} has no group {}", unit.name, group);
-  if (!buffer.defined()) return {};
-  int64_t count = 1;
-  for (const int64_t extent : shape) count *= extent;
-  if (begin + count > buffer.numel()) return {};
-  return buffer.narrow(0, begin, count).view(shape);
+int64_t count(const std::vector<int64_t>& shape) {
+  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+size_t group_index(const FlatUnit& unit, const std::string& name) {
+  const auto found = std::find_if(unit.groups.begin(), unit.groups.end(),
+                                  [&](const FlatGroup& group) { return group.name == name; });
+  SWIATTN_CHECK(found != unit.groups.end(), "the unit {} has no group {}", unit.name, name);
+  return static_cast<size_t>(found - unit.groups.begin());
+}
+
+at::Tensor group_view(const FlatGroup& group, const at::Tensor& buffer) {
+  return buffer.narrow(0, group.offset, count(group.shape)).view(group.shape);
+}
+
+at::Tensor gradient_view(const FlatUnit& unit, const FlatGroup& group) {
+  if (!group.trainable || !unit.gradient.defined()) return {};
+  return group_view(group, unit.gradient);
 }
 
 }  // namespace
 
-int64_t ParameterSpec::numel() const {
-  int64_t count = 1;
-  for (const int64_t extent : shape) count *= extent;
-  return count;
-}
+int64_t ParameterSpec::numel() const { return count(shape); }
 
 const Segment& FlatUnit::segment(const std::string& tensor_name) const {
   for (const Segment& candidate : segments) {
@@ -87,8 +89,8 @@ const Segment& FlatUnit::segment(const std::string& tensor_name) const {
 }
 
 bool FlatUnit::has_group(const std::string& group) const {
-  return std::any_of(segments.begin(), segments.end(),
-                     [&](const Segment& segment) { return segment.group == group; });
+  return std::any_of(groups.begin(), groups.end(),
+                     [&](const FlatGroup& candidate) { return candidate.name == group; });
 }
 
 at::Tensor FlatUnit::master_view(const Segment& segment) const {
@@ -96,15 +98,21 @@ at::Tensor FlatUnit::master_view(const Segment& segment) const {
 }
 
 at::Tensor FlatUnit::group_master(const std::string& group) const {
-  return group_view(*this, group, master);
+  return group_view(groups[group_index(*this, group)], master);
 }
 
 at::Tensor FlatUnit::group_compute(const std::string& group) const {
-  return group_view(*this, group, compute);
+  return group_view(groups[group_index(*this, group)], compute);
 }
 
 at::Tensor FlatUnit::group_gradient(const std::string& group) const {
-  return group_view(*this, group, gradient);
+  return gradient_view(*this, groups[group_index(*this, group)]);
+}
+
+GradientTarget FlatUnit::take_gradient(const std::string& group) {
+  FlatGroup& taken = groups[group_index(*this, group)];
+  const bool first = std::exchange(taken.stale_gradient, false);
+  return {gradient_view(*this, taken), first ? GradientSum::kWrite : GradientSum::kAdd};
 }
 
 FlatParameters::FlatParameters(const std::vector<ParameterUnit>& units,
@@ -134,12 +142,17 @@ FlatUnit& FlatParameters::unit(const std::string& name) {
   fail(ExitCode::kInternal, "Internal error: there is no parameter unit {}.", name);
 }
 
-void FlatParameters::zero_gradients() {
-  for (FlatUnit& unit : units_) unit.gradient.zero_();
+void FlatParameters::start_gradients() {
+  for (FlatUnit& unit : units_) {
+    for (FlatGroup& group : unit.groups) group.stale_gradient = group.trainable;
+  }
 }
 
-void FlatParameters::clear_frozen_gradients() {
+void FlatParameters::finish_gradients() {
   for (FlatUnit& unit : units_) {
+    for (FlatGroup& group : unit.groups) {
+      if (std::exchange(group.stale_gradient, false)) group_view(group, unit.gradient).zero_();
+    }
     for (const Segment& segment : unit.segments) {
       if (segment.trainable || segment.offset >= unit.trainable_numel) continue;
       unit.gradient.narrow(0, segment.offset, segment.spec.numel()).zero_();

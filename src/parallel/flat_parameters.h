@@ -16,6 +16,8 @@
 #include <string>
 #include <vector>
 
+#include "parallel/gradient_target.h"
+
 namespace swiattn {
 
 // How the optimizer treats a tensor.
@@ -48,6 +50,15 @@ struct Segment {
   bool trainable = true;
 };
 
+// A group inside a unit's flat buffers, as one operand.
+struct FlatGroup {
+  std::string name;
+  int64_t offset = 0;           // in elements
+  std::vector<int64_t> shape;   // rows of all members together, [rows, columns] or [n]
+  bool trainable = true;        // some member is
+  bool stale_gradient = false;  // of an earlier step: the next contribution replaces it
+};
+
 // The buffers of one unit. `master` is float32 and holds every parameter; `compute` holds the copy
 // that the layers read, and is `master` itself when the compute type is float32; `gradient` and the
 // two moments are float32 and cover only the trainable prefix. With a compute type of float64,
@@ -55,6 +66,7 @@ struct Segment {
 struct FlatUnit {
   std::string name;
   std::vector<Segment> segments;
+  std::vector<FlatGroup> groups;
   int64_t trainable_numel = 0;  // a prefix of the buffers
   int64_t numel = 0;
   at::Tensor master;    // [numel] float32
@@ -66,10 +78,13 @@ struct FlatUnit {
   const Segment& segment(const std::string& tensor_name) const;
   bool has_group(const std::string& group) const;
   at::Tensor master_view(const Segment& segment) const;  // shaped
-  // The members of a group as one operand: rows of all members together, [rows, columns] or [n].
+  // The members of a group as one operand.
   at::Tensor group_master(const std::string& group) const;
   at::Tensor group_compute(const std::string& group) const;
   at::Tensor group_gradient(const std::string& group) const;  // undefined when frozen
+  // Where the next contribution to a group's gradient goes. Who takes it delivers it, before the
+  // next one is taken: the first after start_gradients() replaces what the buffer holds.
+  GradientTarget take_gradient(const std::string& group);
 };
 
 class FlatParameters {
@@ -88,10 +103,12 @@ class FlatParameters {
   at::ScalarType compute_type() const { return compute_type_; }
   c10::Device device() const { return device_; }
 
-  void zero_gradients();
-  // A frozen member of a group that is trained in part has a gradient that nobody wants: to be
-  // called before gradients are reduced, measured and applied.
-  void clear_frozen_gradients();
+  // Around the backward passes of a step. The first contribution to a group after the start
+  // replaces its gradient, the others add; at the end, before gradients are reduced, measured and
+  // applied, those become zero to which nobody contributed, and those of frozen members of groups
+  // that are trained in part.
+  void start_gradients();
+  void finish_gradients();
   void refresh_compute_copies();  // compute = master, rounded
   // A hash of every master weight, in the order of units: equal hashes mean equal bits.
   uint64_t hash() const;

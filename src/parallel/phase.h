@@ -20,7 +20,7 @@ enum class Phase {
   kHead,       // head and loss, forward and backward
   kBackward,   // layers and embedding
   kReduce,     // sums over the ranks
-  kOptimizer,  // clearing gradients, their norm, the update
+  kOptimizer,  // the norm of the gradients, the update
   kReadBack,   // the step's sums, and waiting for them on the host
 };
 

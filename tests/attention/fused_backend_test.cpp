@@ -1,5 +1,5 @@
-// The fused backend's far backward against the reference backend in float64 on the same rounded
-// inputs, and the same mathematics in ATen's bfloat16 library for the size of the error.
+// The fused backend's own kernels against the reference backend in float64 on the same rounded
+// inputs, and the same mathematics by the bfloat16 libraries for the size of the error.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <c10/cuda/CUDAStream.h>
@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "attention/backend.h"
+#include "attention/switch_attention.h"
 
 namespace swiattn {
 namespace {
@@ -64,29 +65,52 @@ class FusedBackendTest : public testing::TestWithParam<Case> {
     return at::randn(shape, at::TensorOptions().device(at::kCUDA).dtype(at::kBFloat16));
   }
 
-  at::Tensor far_backward(const AttentionBackend& backend, const Attended& final,
-                          const at::Tensor& rows, at::ScalarType type) const {
-    const at::Tensor grad_qkv = at::zeros(qkv_.sizes(), qkv_.options().dtype(type));
-    backend.backward(Band::kFar, grad_.to(type), qkv_.to(type), final, rows, layout_, shape_,
-                     grad_qkv, GradientMode::kAdd);
-    return grad_qkv;
+  // What the forward would have left, exactly, and as rounded for the backends of bfloat16.
+  SwitchSaved saved(const at::Tensor& route, at::ScalarType type) const {
+    SwitchSaved saved = switch_attention_forward(*judge_, qkv_.to(at::kDouble), route, layout_,
+                                                 shape_, DisagreementReduction::kMean);
+    const at::ScalarType statistics = type == at::kDouble ? type : at::kFloat;
+    saved.out = saved.out.to(type).contiguous();
+    saved.difference = saved.difference.to(type).contiguous();
+    saved.logsumexp = saved.logsumexp.to(statistics);
+    saved.logsumexp_near = saved.logsumexp_near.to(statistics);
+    saved.logsumexp_full = saved.logsumexp_full.to(statistics);
+    saved.disagreement = saved.disagreement.to(statistics);
+    return saved;
+  }
+
+  struct Gradients {
+    at::Tensor qkv, gate;
+  };
+  Gradients switch_backward(const AttentionBackend& backend, const at::Tensor& route,
+                            at::ScalarType type) const {
+    const at::Tensor grad_qkv = at::full(qkv_.sizes(), NAN, qkv_.options().dtype(type));
+    const at::Tensor gate = switch_attention_backward(
+        backend, grad_.to(type), {}, qkv_.to(type), saved(route, type), layout_, shape_, grad_qkv);
+    return {grad_qkv, gate};
   }
 
   // Fused is as near to the truth as the library, give or take half.
-  void expect_far_backward(const at::Tensor& rows) const {
-    const Attended exact = judge_->forward(Band::kFull, qkv_.to(at::kDouble), layout_, shape_);
-    const Attended rounded{exact.out.to(at::kBFloat16), exact.logsumexp.to(at::kFloat)};
-    const at::Tensor expected = far_backward(*judge_, exact, rows, at::kDouble);
-    const at::Tensor library = far_backward(*library_, rounded, rows, at::kBFloat16);
-    const at::Tensor found = far_backward(*fused_, rounded, rows, at::kBFloat16);
-    const auto compare = [&](const char* what, auto part) {
-      const double error = relative_error(part(found), part(expected));
-      EXPECT_LE(error, 1.5 * relative_error(part(library), part(expected)) + 1e-9) << what;
-      EXPECT_LE(error, 6e-3) << what;
-    };
-    compare("dq", [&](const at::Tensor& x) { return shape_.queries(x); });
-    compare("dk", [&](const at::Tensor& x) { return shape_.keys(x); });
-    compare("dv", [&](const at::Tensor& x) { return shape_.values(x); });
+  void compare(const at::Tensor& found, const at::Tensor& library, const at::Tensor& expected,
+               const char* what) const {
+    const double error = relative_error(found, expected);
+    EXPECT_LE(error, 1.5 * relative_error(library, expected) + 1e-9) << what;
+    EXPECT_LE(error, 6e-3) << what;
+  }
+  void compare_qkv(const at::Tensor& found, const at::Tensor& library,
+                   const at::Tensor& expected) const {
+    compare(shape_.queries(found), shape_.queries(library), shape_.queries(expected), "dq");
+    compare(shape_.keys(found), shape_.keys(library), shape_.keys(expected), "dk");
+    compare(shape_.values(found), shape_.values(library), shape_.values(expected), "dv");
+  }
+
+  void expect_switch_backward(const at::Tensor& route) const {
+    const Gradients expected = switch_backward(*judge_, route, at::kDouble);
+    const Gradients library = switch_backward(*library_, route, at::kBFloat16);
+    const Gradients found = switch_backward(*fused_, route, at::kBFloat16);
+    compare_qkv(found.qkv, library.qkv, expected.qkv);
+    // <dL/do, o_full - o_swa> of rounded differences.
+    EXPECT_LE(relative_error(found.gate, expected.gate), 6e-3);
   }
 
   at::Tensor random_rows(double share) const {
@@ -100,39 +124,52 @@ class FusedBackendTest : public testing::TestWithParam<Case> {
   std::unique_ptr<AttentionBackend> judge_, library_, fused_;
 };
 
-TEST_P(FusedBackendTest, FarBackwardOfRandomRows) { expect_far_backward(random_rows(0.13)); }
-TEST_P(FusedBackendTest, FarBackwardOfAllRows) { expect_far_backward(random_rows(2)); }
-TEST_P(FusedBackendTest, FarBackwardOfNoRow) { expect_far_backward(random_rows(-1)); }
-TEST_P(FusedBackendTest, FarBackwardOfTheLastRow) {
-  const at::Tensor rows = random_rows(-1);
-  rows[layout_.tokens - 1] = true;
-  expect_far_backward(rows);
+TEST_P(FusedBackendTest, BackwardOfARandomRoute) { expect_switch_backward(random_rows(0.13)); }
+TEST_P(FusedBackendTest, BackwardWithAllRowsFull) { expect_switch_backward(random_rows(2)); }
+TEST_P(FusedBackendTest, BackwardWithNoRowFull) { expect_switch_backward(random_rows(-1)); }
+TEST_P(FusedBackendTest, BackwardWithTheLastRowFull) {
+  const at::Tensor route = random_rows(-1);
+  route[layout_.tokens - 1] = true;
+  expect_switch_backward(route);
 }
 
-TEST_P(FusedBackendTest, FarBackwardAddsToWhatIsThere) {
-  const Attended exact = judge_->forward(Band::kFull, qkv_.to(at::kDouble), layout_, shape_);
-  const Attended rounded{exact.out.to(at::kBFloat16), exact.logsumexp.to(at::kFloat)};
-  const at::Tensor rows = random_rows(0.5);
-  const at::Tensor alone = far_backward(*fused_, rounded, rows, at::kBFloat16);
-  const at::Tensor before = random(qkv_.sizes());
-  const at::Tensor both = before.clone();
-  fused_->backward(Band::kFar, grad_, qkv_, rounded, rows, layout_, shape_, both,
-                   GradientMode::kAdd);
-  EXPECT_LE(relative_error(both, (before.to(at::kDouble) + alone.to(at::kDouble))), 4e-3);
+TEST_P(FusedBackendTest, BackwardRepeatsItsBits) {
+  const at::Tensor route = random_rows(0.3);
+  const Gradients first = switch_backward(*fused_, route, at::kBFloat16);
+  for (int i = 0; i < 20; ++i) {
+    const Gradients again = switch_backward(*fused_, route, at::kBFloat16);
+    EXPECT_TRUE(at::equal(first.qkv, again.qkv));
+    EXPECT_TRUE(at::equal(first.gate, again.gate));
+  }
 }
 
-TEST_P(FusedBackendTest, DeterministicFarBackwardRepeatsItsBits) {
+TEST_P(FusedBackendTest, DeterministicBackwardOfLayersWithoutAChoice) {
   const bool before = at::globalContext().deterministicAlgorithms();
   at::globalContext().setDeterministicAlgorithms(true, false);
-  const at::Tensor rows = random_rows(0.3);
-  expect_far_backward(rows);
-  const Attended exact = judge_->forward(Band::kFull, qkv_.to(at::kDouble), layout_, shape_);
-  const Attended rounded{exact.out.to(at::kBFloat16), exact.logsumexp.to(at::kFloat)};
-  const at::Tensor first = far_backward(*fused_, rounded, rows, at::kBFloat16);
-  for (int i = 0; i < 20; ++i) {
-    EXPECT_TRUE(at::equal(first, far_backward(*fused_, rounded, rows, at::kBFloat16)));
+  for (const Band band : {Band::kNear, Band::kFull}) {
+    const auto backward = [&](const AttentionBackend& backend, at::ScalarType type) {
+      const Attended exact = judge_->forward(band, qkv_.to(at::kDouble), layout_, shape_);
+      const Attended final{exact.out.to(type),
+                           exact.logsumexp.to(type == at::kDouble ? type : at::kFloat)};
+      const at::Tensor grad_qkv = at::full(qkv_.sizes(), NAN, qkv_.options().dtype(type));
+      backend.backward(band, grad_.to(type), qkv_.to(type), final, {}, layout_, shape_, grad_qkv,
+                       GradientMode::kWrite);
+      return grad_qkv;
+    };
+    const at::Tensor found = backward(*fused_, at::kBFloat16);
+    compare_qkv(found, backward(*library_, at::kBFloat16), backward(*judge_, at::kDouble));
+    for (int i = 0; i < 20; ++i) EXPECT_TRUE(at::equal(found, backward(*fused_, at::kBFloat16)));
   }
   at::globalContext().setDeterministicAlgorithms(before, false);
+}
+
+TEST_P(FusedBackendTest, RoutedForward) {
+  for (const double share : {-1.0, 0.13, 2.0}) {
+    const at::Tensor route = random_rows(share);
+    const at::Tensor expected = judge_->attend_routed(qkv_.to(at::kDouble), route, layout_, shape_);
+    compare(fused_->attend_routed(qkv_, route, layout_, shape_),
+            library_->attend_routed(qkv_, route, layout_, shape_), expected, "out");
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, FusedBackendTest, testing::ValuesIn(cases()), [](const auto& info) {

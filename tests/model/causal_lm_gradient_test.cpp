@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include <limits>
+
 #include "judge.h"
 #include "loss/regularizer.h"
 #include "model/causal_lm.h"
@@ -122,6 +124,73 @@ TEST_P(GradientTest, ExplicitBackwardEqualsAutogradInFloat64) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GradientTest, testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.name; });
+
+struct StepCase {
+  std::string name;
+  Architecture architecture = Architecture::kLlama;
+  std::vector<LayerAttention> attention = std::vector<LayerAttention>(3, LayerAttention::kSwitch);
+  std::vector<std::string> frozen;
+};
+
+std::vector<StepCase> step_cases() {
+  using A = LayerAttention;
+  const std::string layer = "model.layers.1.";
+  return {{"tied"},
+          {"untied", Architecture::kMistral},
+          {"biases", Architecture::kQwen2},
+          {"qk_norms", Architecture::kQwen3},
+          // The routers of the other two layers get no gradient.
+          {"idle_routers", Architecture::kLlama, {A::kFull, A::kSwitch, A::kWindow}},
+          {"frozen",
+           Architecture::kMistral,
+           {A::kSwitch, A::kSwitch, A::kSwitch},
+           {layer + "self_attn.k_proj.weight", layer + "mlp.down_proj.weight",
+            layer + "self_attn.router.weight", "model.embed_tokens.weight", "model.norm.weight"}}};
+}
+
+class StepGradientTest : public testing::TestWithParam<StepCase> {};
+
+// Two micro-batches, over buffers full of NaN, against the same two added to zeros.
+TEST_P(StepGradientTest, AStepReplacesTheGradientsOfTheOneBefore) {
+  const StepCase& c = GetParam();
+  const ModelConfig config = small_config(c.architecture);
+  const auto weights = random_weights(config, true, 3);
+  for (const at::ScalarType type : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    const auto make = [&] {
+      FlatParameters parameters(parameter_table(config, true), c.frozen, type, at::kCPU,
+                                FlatParameters::Purpose::kTraining);
+      load(parameters, weights);
+      return parameters;
+    };
+    const auto backward = [&](FlatParameters& parameters) {
+      CausalLm model(config, {c.attention, 5, {}, objective_of({})}, parameters,
+                     reference_operations(), make_reference_backend());
+      for (const uint64_t seed : {5, 6}) {
+        const judge::Tokens tokens = judge::random_tokens(2, 19, config.vocab_size, seed);
+        model.train(model.prepare(tokens.packed()));
+      }
+    };
+    FlatParameters expected = make(), found = make();
+    backward(expected);
+    for (FlatUnit& unit : found.units()) {
+      for (const FlatGroup& group : unit.groups) {
+        const at::Tensor gradient = unit.group_gradient(group.name);
+        if (gradient.defined()) gradient.fill_(std::numeric_limits<double>::quiet_NaN());
+      }
+    }
+    found.start_gradients();
+    backward(found);
+    found.finish_gradients();
+    expected.finish_gradients();  // frozen members
+    for (size_t u = 0; u < found.units().size(); ++u) {
+      EXPECT_TRUE(at::equal(found.units()[u].gradient, expected.units()[u].gradient))
+          << found.units()[u].name;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, StepGradientTest, testing::ValuesIn(step_cases()),
                          [](const auto& info) { return info.param.name; });
 
 // Numerical derivatives of the objective with the routes held fixed cannot see the straight-through

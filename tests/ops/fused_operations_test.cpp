@@ -9,6 +9,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace swiattn {
 namespace {
 
@@ -19,83 +21,175 @@ struct Shape {
   int64_t rows, width;
 };
 
+at::Tensor random(at::IntArrayRef shape) {
+  return at::randn(shape, at::TensorOptions().device(at::kCUDA).dtype(at::kBFloat16));
+}
+
+// A gradient in the type in which those of weights are accumulated: written over NaN, or added to
+// ones.
+GradientTarget accumulator(at::IntArrayRef shape, at::ScalarType compute, GradientSum sum) {
+  const auto wide = compute == at::kDouble ? at::kDouble : at::kFloat;
+  const double before = sum == GradientSum::kWrite ? std::nan("") : 1.0;
+  return {at::full(shape, before, at::TensorOptions().device(at::kCUDA).dtype(wide)), sum};
+}
+
+// `run(table, type)` converts its inputs to `type`, calls the table and returns what came out.
+template <class Run>
+void expect_as_exact_as_the_reference(const Run& run) {
+  const Results judge = run(reference_operations(), at::kDouble);
+  const Results reference = run(reference_operations(), at::kBFloat16);
+  const Results fused = run(fused_operations(), at::kBFloat16);
+  ASSERT_EQ(fused.size(), judge.size());
+  for (size_t i = 0; i < judge.size(); ++i) {
+    ASSERT_EQ(fused[i].sizes(), judge[i].sizes()) << "result " << i;
+    EXPECT_EQ(fused[i].scalar_type(), reference[i].scalar_type()) << "result " << i;
+    const auto error = [&](const at::Tensor& x) {
+      return (x.to(at::kDouble) - judge[i]).norm().template item<double>();
+    };
+    const double floor = 1e-6 * judge[i].norm().item<double>();  // float32 sums in another order
+    EXPECT_LE(error(fused[i]), 1.5 * error(reference[i]) + floor) << "result " << i;
+  }
+}
+
 class FusedOperationsTest : public testing::TestWithParam<Shape> {
  protected:
   FusedOperationsTest() { at::manual_seed(5); }
-
-  at::Tensor random(at::IntArrayRef shape) const {
-    return at::randn(shape, at::TensorOptions().device(at::kCUDA).dtype(at::kBFloat16));
-  }
-  // Zeroed, in the type that gradients of weights are accumulated in.
-  static at::Tensor accumulator(at::IntArrayRef shape, at::ScalarType compute) {
-    const auto wide = compute == at::kDouble ? at::kDouble : at::kFloat;
-    return at::zeros(shape, at::TensorOptions().device(at::kCUDA).dtype(wide));
-  }
-
-  // `run(table, type)` converts its inputs to `type`, calls the table and returns what came out.
-  template <class Run>
-  static void expect_as_exact_as_the_reference(const Run& run) {
-    const Results judge = run(reference_operations(), at::kDouble);
-    const Results reference = run(reference_operations(), at::kBFloat16);
-    const Results fused = run(fused_operations(), at::kBFloat16);
-    ASSERT_EQ(fused.size(), judge.size());
-    for (size_t i = 0; i < judge.size(); ++i) {
-      ASSERT_EQ(fused[i].sizes(), judge[i].sizes()) << "result " << i;
-      EXPECT_EQ(fused[i].scalar_type(), reference[i].scalar_type()) << "result " << i;
-      const auto error = [&](const at::Tensor& x) {
-        return (x.to(at::kDouble) - judge[i]).norm().template item<double>();
-      };
-      const double floor = 1e-6 * judge[i].norm().item<double>();  // float32 sums in another order
-      EXPECT_LE(error(fused[i]), 1.5 * error(reference[i]) + floor) << "result " << i;
-    }
-  }
 
   const int64_t rows_ = GetParam().rows;
   const int64_t width_ = GetParam().width;
 };
 
-TEST_P(FusedOperationsTest, RmsNorm) {
+// Widths of one and of two vectors a thread, from one warp to sixteen; rows that blocks share and
+// rows that they do not.
+class FusedNormTest : public FusedOperationsTest {};
+
+TEST_P(FusedNormTest, RmsNorm) {
   const at::Tensor x = random({rows_, width_}), delta = random({rows_, width_}),
                    weight = random({width_}), grad_normed = random({rows_, width_}),
                    grad_residual = random({rows_, width_});
   for (const bool first : {false, true}) {  // the first norm of a model adds nothing
-    expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
-      const at::Tensor none;
-      const RmsNormOutput out =
-          ops.rms_norm_forward(x.to(type), first ? none : delta.to(type), weight.to(type), 1e-5);
-      const at::Tensor grad_weight = accumulator({width_}, type);
-      // The backward's own inputs are the same for all, so that it alone is judged.
-      const at::Tensor residual = (first ? x : x + delta).to(type);
-      const auto wide = grad_weight.scalar_type();
-      const at::Tensor inverse =
-          (residual.to(at::kDouble).square().mean(-1) + 1e-5).rsqrt().to(wide);
-      const at::Tensor grad_x =
-          ops.rms_norm_backward(grad_normed.to(type), first ? none : grad_residual.to(type),
-                                residual, weight.to(type), inverse, grad_weight);
-      return {out.residual, out.normed, out.inverse_rms, grad_x, grad_weight};
-    });
+    for (const GradientSum sum : {GradientSum::kWrite, GradientSum::kAdd}) {
+      expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
+        const at::Tensor none;
+        const RmsNormOutput out =
+            ops.rms_norm_forward(x.to(type), first ? none : delta.to(type), weight.to(type), 1e-5);
+        const GradientTarget grad_weight = accumulator({width_}, type, sum);
+        // The backward's own inputs are the same for all, so that it alone is judged.
+        const at::Tensor residual = (first ? x : x + delta).to(type);
+        const at::Tensor inverse = (residual.to(at::kDouble).square().mean(-1) + 1e-5)
+                                       .rsqrt()
+                                       .to(grad_weight.tensor.scalar_type());
+        const at::Tensor grad_x =
+            ops.rms_norm_backward(grad_normed.to(type), first ? none : grad_residual.to(type),
+                                  residual, weight.to(type), inverse, grad_weight);
+        return {out.residual, out.normed, out.inverse_rms, grad_x, grad_weight.tensor};
+      });
+    }
   }
 }
 
-TEST_P(FusedOperationsTest, Router) {
-  const at::Tensor hidden = random({rows_, width_}), before = random({rows_, width_});
-  const at::Tensor weight = at::randn({width_}, hidden.options().dtype(at::kFloat));
-  const at::Tensor grad = at::randn({rows_}, weight.options());
-  expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
-    const at::Tensor grad_weight = accumulator({width_}, type);
-    const auto wide = grad_weight.scalar_type();
-    const at::Tensor grad_hidden = before.to(type, false, true);
-    ops.router_backward(grad.to(wide), hidden.to(type), weight.to(wide), grad_hidden, grad_weight);
-    return {ops.router_forward(hidden.to(type), weight.to(wide)), grad_hidden, grad_weight};
-  });
+TEST_P(FusedNormTest, NormWithRouter) {
+  const at::Tensor x = random({rows_, width_}), delta = random({rows_, width_}),
+                   weight = random({width_}), grad_normed = random({rows_, width_}),
+                   grad_residual = random({rows_, width_});
+  const at::Tensor router = at::randn({1, width_}, x.options().dtype(at::kFloat));
+  const at::Tensor grad_logits = at::randn({rows_}, router.options());
+  for (const bool first : {false, true}) {
+    for (const GradientSum sum : {GradientSum::kWrite, GradientSum::kAdd}) {
+      expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
+        const auto wide = type == at::kDouble ? at::kDouble : at::kFloat;
+        const RoutedNormOutput out =
+            ops.routed_norm_forward(x.to(type), first ? at::Tensor() : delta.to(type),
+                                    weight.to(type), 1e-5, router.to(wide));
+        // As a layer has them, rounded: the same for all.
+        RmsNormOutput saved;
+        saved.residual = (first ? x : x + delta).to(type);
+        saved.inverse_rms =
+            (saved.residual.to(at::kDouble).square().mean(-1) + 1e-5).rsqrt().to(wide);
+        const at::Tensor unit = (saved.residual.to(at::kDouble) *
+                                 saved.inverse_rms.to(at::kFloat).to(at::kDouble).unsqueeze(-1))
+                                    .to(at::kBFloat16);
+        saved.normed = (unit * weight).to(type);
+        const GradientTarget grad_weight = accumulator({width_}, type, sum);
+        const GradientTarget grad_router = accumulator({1, width_}, type, sum);
+        const at::Tensor grad_x = ops.routed_norm_backward(
+            grad_normed.to(type), grad_logits.to(wide), grad_residual.to(type), saved,
+            weight.to(type), router.to(wide), grad_weight, grad_router);
+        return {out.norm.residual,  out.norm.normed,   out.norm.inverse_rms, out.logits, grad_x,
+                grad_weight.tensor, grad_router.tensor};
+      });
+    }
+  }
 }
+
+// The logits are those of the rounded rows that the forward gives out, as everywhere else.
+TEST_P(FusedNormTest, LogitsAreTheDotProductsOfTheNormedRows) {
+  const at::Tensor x = random({rows_, width_}), weight = random({width_});
+  const at::Tensor router = at::randn({1, width_}, x.options().dtype(at::kFloat));
+  const RoutedNormOutput out = fused_operations().routed_norm_forward(x, {}, weight, 1e-5, router);
+  const RmsNormOutput plain = fused_operations().rms_norm_forward(x, {}, weight, 1e-5);
+  EXPECT_TRUE(at::equal(out.norm.normed, plain.normed));
+  EXPECT_TRUE(at::equal(out.norm.inverse_rms, plain.inverse_rms));
+  const at::Tensor products = out.norm.normed.to(at::kDouble) * router.to(at::kDouble);
+  const at::Tensor error = (out.logits.to(at::kDouble) - products.sum(-1)).abs();
+  EXPECT_TRUE(at::le(error, 1e-6 * products.abs().sum(-1)).all().item<bool>())
+      << error.max().item<double>();
+}
+
+TEST_P(FusedNormTest, BackwardRepeatsItsBits) {
+  const at::Tensor x = random({rows_, width_}), weight = random({width_}),
+                   grad = random({rows_, width_});
+  const at::Tensor router = at::randn({1, width_}, x.options().dtype(at::kFloat));
+  const at::Tensor grad_logits = at::randn({rows_}, router.options());
+  const RmsNormOutput saved = fused_operations().rms_norm_forward(x, {}, weight, 1e-5);
+  const auto run = [&]() -> Results {
+    const auto grad_weight = accumulator({width_}, at::kBFloat16, GradientSum::kWrite);
+    const auto grad_router = accumulator({1, width_}, at::kBFloat16, GradientSum::kWrite);
+    const at::Tensor grad_x = fused_operations().routed_norm_backward(
+        grad, grad_logits, x, saved, weight, router, grad_weight, grad_router);
+    return {grad_x, grad_weight.tensor, grad_router.tensor};
+  };
+  const Results first = run();
+  for (int again = 0; again < 3; ++again) {
+    const Results found = run();
+    for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(at::equal(found[i], first[i])) << i;
+  }
+}
+
+TEST_P(FusedNormTest, FrozenWeightsHaveNoGradient) {
+  const at::Tensor x = random({rows_, width_}), weight = random({width_}),
+                   grad = random({rows_, width_});
+  const at::Tensor router = at::randn({1, width_}, x.options().dtype(at::kFloat));
+  const at::Tensor grad_logits = at::randn({rows_}, router.options());
+  const Operations& ops = fused_operations();
+  const RmsNormOutput saved = ops.rms_norm_forward(x, {}, weight, 1e-5);
+  const auto target = accumulator({width_}, at::kBFloat16, GradientSum::kWrite);
+  EXPECT_TRUE(
+      at::equal(ops.rms_norm_backward(grad, x, saved.residual, weight, saved.inverse_rms, {}),
+                ops.rms_norm_backward(grad, x, saved.residual, weight, saved.inverse_rms, target)));
+  EXPECT_TRUE(
+      at::equal(ops.routed_norm_backward(grad, grad_logits, x, saved, weight, router, {}, {}),
+                ops.routed_norm_backward(grad, grad_logits, x, saved, weight, router, target, {})));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, FusedNormTest,
+                         testing::Values(Shape{1, 8}, Shape{3, 64}, Shape{10007, 128},
+                                         Shape{129, 264}, Shape{3001, 576}, Shape{257, 1000},
+                                         Shape{1, 2048}, Shape{1500, 2048}, Shape{37, 2056},
+                                         Shape{900, 4096}, Shape{65, 5632}, Shape{600, 8192},
+                                         Shape{5, 8200}, Shape{65, 100}),
+                         [](const auto& info) {
+                           return fmt::format("{}x{}", info.param.rows, info.param.width);
+                         });
 
 TEST_P(FusedOperationsTest, Swiglu) {
   const at::Tensor gate_up = random({rows_, 2 * width_}), grad = random({rows_, width_});
   expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
-    return {ops.swiglu_forward(gate_up.to(type)),
-            ops.swiglu_backward(grad.to(type), gate_up.to(type))};
+    const SwigluGradients gradients = ops.swiglu_backward(grad.to(type), gate_up.to(type));
+    return {ops.swiglu_forward(gate_up.to(type)), gradients.gate_up, gradients.activated};
   });
+  EXPECT_TRUE(at::equal(fused_operations().swiglu_backward(grad, gate_up).activated,
+                        fused_operations().swiglu_forward(gate_up)));
 }
 
 TEST_P(FusedOperationsTest, RotaryOnAViewOfThePackedProjection) {
@@ -120,17 +214,23 @@ TEST_P(FusedOperationsTest, LinearAccumulatesItsWeightGradientInFloat32) {
   const int64_t out_width = 40;
   const at::Tensor x = random({rows_, width_}), weight = random({out_width, width_}),
                    grad = random({rows_, out_width});
-  expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
-    const at::Tensor grad_weight = accumulator({out_width, width_}, type);
-    const at::Tensor grad_bias = accumulator({out_width}, type);
-    Results results;
-    for (int micro_batch = 0; micro_batch < 2; ++micro_batch) {
-      results.assign({ops.linear_backward(grad.to(type), x.to(type), weight.to(type), grad_weight,
-                                          grad_bias)});
-    }
-    results.insert(results.end(), {grad_weight, grad_bias});
-    return results;
-  });
+  for (const GradientSum sum : {GradientSum::kWrite, GradientSum::kAdd}) {
+    expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
+      GradientTarget grad_weight = accumulator({out_width, width_}, type, sum);
+      GradientTarget grad_bias = accumulator({out_width}, type, sum);
+      GradientTarget half = accumulator({out_width, width_}, type, sum);
+      Results results;
+      for (int micro_batch = 0; micro_batch < 2; ++micro_batch) {
+        results.assign({ops.linear_backward(grad.to(type), x.to(type), weight.to(type), grad_weight,
+                                            grad_bias),
+                        ops.linear_input_gradient(grad.to(type), weight.to(type))});
+        ops.linear_weight_gradient(grad.to(type), x.to(type), half);
+        grad_weight.sum = grad_bias.sum = half.sum = GradientSum::kAdd;
+      }
+      results.insert(results.end(), {grad_weight.tensor, grad_bias.tensor, half.tensor});
+      return results;
+    });
+  }
 }
 
 TEST_P(FusedOperationsTest, LinearCrossEntropy) {
@@ -139,13 +239,50 @@ TEST_P(FusedOperationsTest, LinearCrossEntropy) {
     const at::Tensor weight = random({vocabulary, width_}) / std::sqrt(1.0 * width_);
     at::Tensor targets = at::randint(vocabulary, {rows_}, hidden.options().dtype(at::kLong));
     if (rows_ > 2) targets.narrow(0, 1, 1).fill_(-1);
-    expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
-      const at::Tensor grad_weight = accumulator({vocabulary, width_}, type);
-      const auto out = ops.linear_cross_entropy_train(hidden.to(type), weight.to(type), targets,
-                                                      grad_weight, {});
-      return {ops.linear_cross_entropy_forward(hidden.to(type), weight.to(type), targets), out.nll,
-              out.grad_hidden, grad_weight};
-    });
+    for (const GradientSum sum : {GradientSum::kWrite, GradientSum::kAdd}) {
+      expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
+        const GradientTarget grad_weight = accumulator({vocabulary, width_}, type, sum);
+        const auto out = ops.linear_cross_entropy_train(hidden.to(type), weight.to(type), targets,
+                                                        grad_weight, {});
+        return {ops.linear_cross_entropy_forward(hidden.to(type), weight.to(type), targets),
+                out.nll, out.grad_hidden, grad_weight.tensor};
+      });
+    }
+  }
+}
+
+// The kernel's numbers are judged in routing_kernels_test.cpp; this is the way to it.
+TEST_P(FusedOperationsTest, Routing) {
+  const auto wide = at::TensorOptions().device(at::kCUDA).dtype(at::kFloat);
+  RoutedTokens tokens;
+  tokens.position = at::arange(rows_, wide.dtype(at::kLong)).remainder(777);
+  tokens.counted = at::rand({rows_}, wide) < 0.8;
+  tokens.logits = at::randn({rows_}, wide) * 3;
+  tokens.route = tokens.logits > 0;
+  tokens.disagreement = at::randn({rows_}, wide).square();
+  tokens.window = 100;
+  const at::Tensor nll = at::randn({rows_}, wide).abs(), grad_gate = at::randn({rows_}, wide);
+  const at::Tensor expected =
+      at::full({RoutingStatistics::kColumns}, std::nan(""), wide.dtype(at::kDouble));
+  const at::Tensor found = expected.clone();
+  const auto expect_close = [](const at::Tensor& a, const at::Tensor& b) {
+    EXPECT_TRUE(at::allclose(a, b, 1e-5, 1e-6)) << (a - b).abs().max().item<double>();
+  };
+  for (const GammaCoefficients& gamma :
+       {GammaCoefficients{0.3, 0.1, 1.0, 2.0, false}, GammaCoefficients{0.3, 0.1, 1.0, 2.0, true},
+        GammaCoefficients{}}) {
+    const RouterObjective objective{gamma, nll, 22};
+    expect_close(fused_operations().router_gradient(tokens, objective, grad_gate, found),
+                 reference_operations().router_gradient(tokens, objective, grad_gate, expected));
+    expect_close(found, expected);
+  }
+  for (const BranchTaken taken : {BranchTaken::kRouted, BranchTaken::kFull, BranchTaken::kWindow}) {
+    tokens.taken = taken;
+    if (taken != BranchTaken::kRouted)
+      tokens.route = tokens.logits = tokens.disagreement = at::Tensor();
+    fused_operations().count_routing(tokens, found);
+    reference_operations().count_routing(tokens, expected);
+    expect_close(found, expected);
   }
 }
 

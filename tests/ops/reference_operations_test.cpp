@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "ops/operations.h"
 
 namespace swiattn {
@@ -16,6 +18,17 @@ at::Tensor leaf(at::IntArrayRef shape) { return random(shape).requires_grad_(tru
 void expect_equal(const at::Tensor& found, const at::Tensor& expected) {
   ASSERT_EQ(found.sizes(), expected.sizes());
   EXPECT_LT((found - expected).abs().max().item<double>(), 1e-10);
+}
+
+// `run(target)` contributes a gradient: written over anything, and added to what is there.
+template <class Run>
+void expect_gradient(const at::Tensor& expected, const Run& run) {
+  const at::Tensor written = at::full_like(expected, std::numeric_limits<double>::quiet_NaN());
+  run(GradientTarget{written, GradientSum::kWrite});
+  expect_equal(written, expected);
+  const at::Tensor added = at::ones_like(expected);
+  run(GradientTarget{added, GradientSum::kAdd});
+  expect_equal(added - 1, expected);
 }
 
 class ReferenceOperationsTest : public testing::Test {
@@ -35,11 +48,11 @@ TEST_F(ReferenceOperationsTest, RmsNormAddsTheResidualAndNormalisesIt) {
       ops().rms_norm_forward(x.detach(), delta.detach(), weight.detach(), eps);
   expect_equal(out.residual, residual.detach());
   expect_equal(out.normed, normed.detach());
-  const at::Tensor grad_weight = at::ones({10}, at::kDouble);  // it is added to
-  expect_equal(ops().rms_norm_backward(grad_normed, grad_residual, out.residual, weight.detach(),
-                                       out.inverse_rms, grad_weight),
-               x.grad());
-  expect_equal(grad_weight - 1, weight.grad());
+  expect_gradient(weight.grad(), [&](const GradientTarget& grad_weight) {
+    expect_equal(ops().rms_norm_backward(grad_normed, grad_residual, out.residual, weight.detach(),
+                                         out.inverse_rms, grad_weight),
+                 x.grad());
+  });
 }
 
 TEST_F(ReferenceOperationsTest, RmsNormWithoutASecondInput) {
@@ -50,9 +63,9 @@ TEST_F(ReferenceOperationsTest, RmsNormWithoutASecondInput) {
 
   const RmsNormOutput out = ops().rms_norm_forward(x.detach(), {}, weight.detach(), 1e-5);
   expect_equal(out.residual, x.detach());
-  expect_equal(ops().rms_norm_backward(grad, {}, out.residual, weight.detach(), out.inverse_rms,
-                                       at::Tensor()),
-               x.grad());
+  expect_equal(
+      ops().rms_norm_backward(grad, {}, out.residual, weight.detach(), out.inverse_rms, {}),
+      x.grad());
 }
 
 TEST_F(ReferenceOperationsTest, LinearWithAndWithoutBias) {
@@ -67,12 +80,18 @@ TEST_F(ReferenceOperationsTest, LinearWithAndWithoutBias) {
     expect_equal(
         ops().linear_forward(x.detach(), weight.detach(), with_bias ? bias.detach() : no_tensor),
         y.detach());
-    const at::Tensor grad_weight = at::ones({4, 5}, at::kDouble);
-    const at::Tensor grad_bias = with_bias ? at::ones({4}, at::kDouble) : no_tensor;
-    expect_equal(ops().linear_backward(grad, x.detach(), weight.detach(), grad_weight, grad_bias),
-                 x.grad());
-    expect_equal(grad_weight - 1, weight.grad());
-    if (with_bias) expect_equal(grad_bias - 1, bias.grad());
+    const auto backward = [&](const GradientTarget& grad_weight, const GradientTarget& grad_bias) {
+      expect_equal(ops().linear_backward(grad, x.detach(), weight.detach(), grad_weight, grad_bias),
+                   x.grad());
+    };
+    expect_gradient(weight.grad(), [&](const GradientTarget& target) { backward(target, {}); });
+    if (with_bias) {
+      expect_gradient(bias.grad(), [&](const GradientTarget& target) { backward({}, target); });
+    }
+    expect_equal(ops().linear_input_gradient(grad, weight.detach()), x.grad());
+    expect_gradient(weight.grad(), [&](const GradientTarget& target) {
+      ops().linear_weight_gradient(grad, x.detach(), target);
+    });
   }
 }
 
@@ -84,9 +103,9 @@ TEST_F(ReferenceOperationsTest, EmbeddingAddsTheGradientsOfRepeatedTokens) {
   (rows * grad).sum().backward();
 
   expect_equal(ops().embedding_forward(table.detach(), ids), rows.detach());
-  const at::Tensor grad_table = at::ones({6, 3}, at::kDouble);
-  ops().embedding_backward(grad, ids, grad_table);
-  expect_equal(grad_table - 1, table.grad());
+  expect_gradient(table.grad(), [&](const GradientTarget& target) {
+    ops().embedding_backward(grad, ids, target);
+  });
 }
 
 TEST_F(ReferenceOperationsTest, RotaryTurnsThePairsOfBothHalves) {
@@ -120,21 +139,105 @@ TEST_F(ReferenceOperationsTest, SwigluOfThePackedProjection) {
   (y * grad).sum().backward();
 
   expect_equal(ops().swiglu_forward(gate_up.detach()), y.detach());
-  expect_equal(ops().swiglu_backward(grad, gate_up.detach()), gate_up.grad());
+  const SwigluGradients gradients = ops().swiglu_backward(grad, gate_up.detach());
+  expect_equal(gradients.gate_up, gate_up.grad());
+  EXPECT_TRUE(at::equal(gradients.activated, ops().swiglu_forward(gate_up.detach())));
 }
 
-TEST_F(ReferenceOperationsTest, RouterIsADotProductThatAddsToTheHiddenGradient) {
-  const at::Tensor hidden = leaf({8, 6}), weight = leaf({6});
-  const at::Tensor logits = hidden.matmul(weight);
-  const at::Tensor grad = random({8});
-  (logits * grad).sum().backward();
+TEST_F(ReferenceOperationsTest, TheRouterReadsTheNormedRowsAndItsGradientGoesThroughTheNorm) {
+  const at::Tensor x = leaf({8, 6}), delta = leaf({8, 6}), norm_weight = leaf({6}),
+                   router_weight = leaf({1, 6});
+  const at::Tensor residual = x + delta;
+  const at::Tensor hidden =
+      residual / (residual.square().mean(-1, true) + 1e-5).sqrt() * norm_weight;
+  const at::Tensor logits = hidden.matmul(router_weight.flatten());
+  const at::Tensor grad_logits = random({8}), grad_hidden = random({8, 6}),
+                   grad_residual = random({8, 6});
+  ((logits * grad_logits).sum() + (hidden * grad_hidden + residual * grad_residual).sum())
+      .backward();
 
-  expect_equal(ops().router_forward(hidden.detach(), weight.detach()), logits.detach());
-  const at::Tensor grad_hidden = at::ones({8, 6}, at::kDouble);
-  const at::Tensor grad_weight = at::ones({6}, at::kDouble);
-  ops().router_backward(grad, hidden.detach(), weight.detach(), grad_hidden, grad_weight);
-  expect_equal(grad_hidden - 1, hidden.grad());
-  expect_equal(grad_weight - 1, weight.grad());
+  const RoutedNormOutput out = ops().routed_norm_forward(
+      x.detach(), delta.detach(), norm_weight.detach(), 1e-5, router_weight.detach());
+  expect_equal(out.norm.residual, residual.detach());
+  expect_equal(out.norm.normed, hidden.detach());
+  expect_equal(out.logits, logits.detach());
+  const auto backward = [&](const GradientTarget& grad_norm, const GradientTarget& grad_router) {
+    expect_equal(ops().routed_norm_backward(grad_hidden, grad_logits, grad_residual, out.norm,
+                                            norm_weight.detach(), router_weight.detach(), grad_norm,
+                                            grad_router),
+                 x.grad());
+  };
+  expect_gradient(norm_weight.grad(), [&](const GradientTarget& target) { backward(target, {}); });
+  expect_gradient(router_weight.grad(),
+                  [&](const GradientTarget& target) { backward({}, target); });
+}
+
+// One regularizer; that gamma follows its coefficients is tests/model's to judge.
+TEST_F(ReferenceOperationsTest, RoutingCountsTokensAndDifferentiatesGateAndRegularizer) {
+  const int64_t count = 40, window = 5, layers = 3;
+  const at::Tensor logits = leaf({count});
+  RoutedTokens tokens;
+  tokens.position = at::arange(count).remainder(13);
+  tokens.counted = at::rand({count}) < 0.8;
+  tokens.logits = logits.detach();
+  tokens.route = tokens.logits > 0;
+  tokens.disagreement = random({count}).square();
+  tokens.window = window;
+  const at::Tensor nll = random({count}).abs(), grad_gate = random({count});
+  const GammaCoefficients coefficients{0.3, 0.1, 1.0, 2.0, false};
+  const at::Tensor gamma = 0.3 / (nll + 2.0 * tokens.disagreement + 0.1) * tokens.counted;
+  const at::Tensor softplus = at::log1p(at::exp(logits));
+  ((gamma * softplus).sum() / double(layers) + (logits.sigmoid() * grad_gate).sum()).backward();
+
+  using S = RoutingStatistics;
+  const auto column = [](const at::Tensor& row, S::Column which) {
+    return row[which].item<double>();
+  };
+  const at::Tensor row = at::full({S::kColumns}, std::numeric_limits<double>::quiet_NaN());
+  const at::Tensor wide = row.to(at::kDouble);
+  expect_equal(ops().router_gradient(tokens, {coefficients, nll, layers}, grad_gate, wide),
+               logits.grad());
+  const at::Tensor far = tokens.position >= window;
+  const at::Tensor visible = tokens.position + 1, p = logits.detach().sigmoid();
+  EXPECT_EQ(column(wide, S::kTokens), count);
+  EXPECT_EQ(column(wide, S::kFull), tokens.route.sum().item<double>());
+  EXPECT_EQ(column(wide, S::kFarTokens), far.sum().item<double>());
+  EXPECT_EQ(column(wide, S::kFarFull), (far * tokens.route).sum().item<double>());
+  EXPECT_EQ(column(wide, S::kCounted), tokens.counted.sum().item<double>());
+  EXPECT_EQ(column(wide, S::kVisiblePairs),
+            (visible * tokens.route +
+             at::minimum(visible, at::full_like(visible, window)) * tokens.route.logical_not())
+                .sum()
+                .item<double>());
+  EXPECT_NEAR(column(wide, S::kLogit), logits.sum().item<double>(), 1e-10);
+  EXPECT_NEAR(column(wide, S::kLogitSquare), logits.square().sum().item<double>(), 1e-10);
+  EXPECT_NEAR(column(wide, S::kEntropy),
+              -(p * p.log() + (1 - p) * (1 - p).log()).sum().item<double>(), 1e-10);
+  EXPECT_NEAR(column(wide, S::kDisagreement), tokens.disagreement.sum().item<double>(), 1e-10);
+  EXPECT_NEAR(column(wide, S::kGamma), gamma.sum().item<double>(), 1e-10);
+  EXPECT_NEAR(column(wide, S::kRegularizer), (gamma * softplus).sum().item<double>(), 1e-10);
+
+  const at::Tensor statistics = at::full_like(wide, std::numeric_limits<double>::quiet_NaN());
+  ops().count_routing(tokens, statistics);
+  wide[S::kGamma] = 0.0;
+  wide[S::kRegularizer] = 0.0;
+  EXPECT_TRUE(at::equal(statistics, wide));
+
+  for (const BranchTaken taken : {BranchTaken::kFull, BranchTaken::kWindow}) {
+    RoutedTokens plain;
+    plain.taken = taken;
+    plain.position = tokens.position;
+    plain.counted = tokens.counted;
+    plain.window = window;
+    const bool full = taken == BranchTaken::kFull;
+    ops().count_routing(plain, statistics);
+    EXPECT_EQ(column(statistics, S::kFull), full ? count : 0);
+    EXPECT_EQ(column(statistics, S::kFarFull), full ? far.sum().item<double>() : 0.0);
+    EXPECT_EQ(column(statistics, S::kVisiblePairs),
+              (full ? visible : visible.clamp_max(window)).sum().item<double>());
+    EXPECT_EQ(column(statistics, S::kLogit), 0.0);
+    EXPECT_EQ(column(statistics, S::kDisagreement), 0.0);
+  }
 }
 
 TEST_F(ReferenceOperationsTest, LinearCrossEntropyLeavesIgnoredTargetsOut) {
@@ -149,12 +252,12 @@ TEST_F(ReferenceOperationsTest, LinearCrossEntropyLeavesIgnoredTargetsOut) {
 
   expect_equal(ops().linear_cross_entropy_forward(hidden.detach(), weight.detach(), targets),
                nll.detach());
-  const at::Tensor grad_weight = at::ones({11, 5}, at::kDouble);
-  const LinearCrossEntropyOutput out =
-      ops().linear_cross_entropy_train(hidden.detach(), weight.detach(), targets, grad_weight, {});
-  expect_equal(out.nll, nll.detach());
-  expect_equal(out.grad_hidden, hidden.grad());
-  expect_equal(grad_weight - 1, weight.grad());
+  expect_gradient(weight.grad(), [&](const GradientTarget& grad_weight) {
+    const LinearCrossEntropyOutput out = ops().linear_cross_entropy_train(
+        hidden.detach(), weight.detach(), targets, grad_weight, {});
+    expect_equal(out.nll, nll.detach());
+    expect_equal(out.grad_hidden, hidden.grad());
+  });
 }
 
 }  // namespace

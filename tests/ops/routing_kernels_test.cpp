@@ -1,5 +1,5 @@
 // The routing kernel against float64 ATen: the router's gradient token by token, and the row of
-// sums as src/model/routing_statistics.cpp defines its columns.
+// sums as src/ops/routing_columns.h defines its columns.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAStream.h>
 #include <fmt/format.h>
@@ -13,6 +13,8 @@
 
 namespace swiattn {
 namespace {
+
+using S = RoutingStatistics;
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr int64_t kLayers = 22;
@@ -28,7 +30,7 @@ const T* data(const at::Tensor& tensor) {
 
 // What a layer knows of its tokens; undefined where it does not.
 struct Layer {
-  gpu::BranchTaken taken = gpu::BranchTaken::kRouted;
+  BranchTaken taken = BranchTaken::kRouted;
   at::Tensor route, position, counted;
   at::Tensor logits, disagreement, nll, gate_gradient;
   gpu::RoutingGamma gamma = {};
@@ -37,16 +39,16 @@ struct Layer {
 
 struct Routing {
   at::Tensor grad_logits;  // [T]; undefined in an evaluation
-  at::Tensor row;          // [kRoutingColumns]
+  at::Tensor row;          // [S::kColumns]
 };
 
 // Everything that is to be written is NaN before.
 Routing run(const Layer& layer, bool training) {
   const int64_t tokens = layer.position.size(0);
   const at::Tensor partial =
-      at::full({gpu::routing_blocks(), gpu::kRoutingColumns}, kNan, options(at::kDouble));
+      at::full({gpu::routing_blocks(), S::kColumns}, kNan, options(at::kDouble));
   Routing found;
-  found.row = at::full({gpu::kRoutingColumns}, kNan, options(at::kDouble));
+  found.row = at::full({S::kColumns}, kNan, options(at::kDouble));
   if (training) found.grad_logits = at::full({tokens}, kNan, options(at::kFloat));
   gpu::routing(
       {layer.taken, data<bool>(layer.route), data<int64_t>(layer.position),
@@ -86,37 +88,36 @@ void expect_gradient(const Layer& layer, const at::Tensor& found) {
 
 void expect_row(const Layer& layer, const at::Tensor& found_on_device) {
   const at::Tensor found = found_on_device.cpu();
-  const auto expect = [&](gpu::RoutingColumn column, const at::Tensor& terms, double relative) {
+  const auto expect = [&](S::Column column, const at::Tensor& terms, double relative) {
     const at::Tensor wide = terms.to(at::kDouble);
     EXPECT_NEAR(found[column].item<double>(), wide.sum().item<double>(),
                 relative * wide.abs().sum().item<double>())
         << "column " << column;
   };
   const at::Tensor all = at::ones_like(layer.counted);
-  const at::Tensor route = layer.taken == gpu::BranchTaken::kRouted ? layer.route
-                           : layer.taken == gpu::BranchTaken::kFull ? all
-                                                                    : ~all;
+  const at::Tensor route = layer.taken == BranchTaken::kRouted ? layer.route
+                           : layer.taken == BranchTaken::kFull ? all
+                                                               : ~all;
   const at::Tensor visible = layer.position + 1;
   const at::Tensor far = visible > layer.window;
   const at::Tensor none = at::zeros_like(layer.position);
-  expect(gpu::kRoutingTokens, all, 0);
-  expect(gpu::kRoutingFull, route, 0);
-  expect(gpu::kRoutingFarTokens, far, 0);
-  expect(gpu::kRoutingFarFull, far.logical_and(route), 0);
-  expect(gpu::kRoutingCounted, layer.counted, 0);
-  expect(gpu::kRoutingVisiblePairs, at::where(route, visible, visible.clamp_max(layer.window)), 0);
-  expect(gpu::kRoutingDisagreement, layer.disagreement.defined() ? layer.disagreement : none,
-         1e-12);
+  expect(S::kTokens, all, 0);
+  expect(S::kFull, route, 0);
+  expect(S::kFarTokens, far, 0);
+  expect(S::kFarFull, far.logical_and(route), 0);
+  expect(S::kCounted, layer.counted, 0);
+  expect(S::kVisiblePairs, at::where(route, visible, visible.clamp_max(layer.window)), 0);
+  expect(S::kDisagreement, layer.disagreement.defined() ? layer.disagreement : none, 1e-12);
 
   const at::Tensor s = (layer.logits.defined() ? layer.logits : none).to(at::kDouble);
   const at::Tensor softplus = at::logaddexp(s, at::zeros_like(s));
   const bool router = layer.logits.defined();
   const at::Tensor gamma = router ? gamma_of(layer) : none;
-  expect(gpu::kRoutingLogit, s, 1e-12);
-  expect(gpu::kRoutingLogitSquare, s.square(), 1e-12);
-  expect(gpu::kRoutingEntropy, router ? softplus - s * s.sigmoid() : none, kFloat32Terms);
-  expect(gpu::kRoutingGamma, gamma, kFloat32Terms);
-  expect(gpu::kRoutingRegularizer, gamma * softplus, kFloat32Terms);
+  expect(S::kLogit, s, 1e-12);
+  expect(S::kLogitSquare, s.square(), 1e-12);
+  expect(S::kEntropy, router ? softplus - s * s.sigmoid() : none, kFloat32Terms);
+  expect(S::kGamma, gamma, kFloat32Terms);
+  expect(S::kRegularizer, gamma * softplus, kFloat32Terms);
 }
 
 struct Case {
@@ -142,7 +143,7 @@ class RoutingKernelsTest : public testing::TestWithParam<Case> {
   }
 
   // Documents of 777 tokens, no router.
-  static Layer without_router(gpu::BranchTaken taken) {
+  static Layer without_router(BranchTaken taken) {
     Layer layer;
     layer.taken = taken;
     layer.position = at::arange(GetParam().tokens, options(at::kLong)).remainder(777);
@@ -153,7 +154,7 @@ class RoutingKernelsTest : public testing::TestWithParam<Case> {
 
   // Logits from nothing to far beyond where e^s overflows, in both directions.
   static Layer with_router(const gpu::RoutingGamma& gamma) {
-    Layer layer = without_router(gpu::BranchTaken::kRouted);
+    Layer layer = without_router(BranchTaken::kRouted);
     layer.logits = normal().pow(3) * 5;
     layer.logits.masked_fill_(chosen(0.05), 0.0);
     layer.logits.masked_fill_(chosen(0.02), 1000.0).masked_fill_(chosen(0.02), -1000.0);
@@ -200,11 +201,11 @@ TEST_P(RoutingKernelsTest, EvaluationHasStatisticsAlone) {
 }
 
 TEST_P(RoutingKernelsTest, LayersWithoutRouter) {
-  for (const auto taken : {gpu::BranchTaken::kFull, gpu::BranchTaken::kWindow}) {
+  for (const auto taken : {BranchTaken::kFull, BranchTaken::kWindow}) {
     const Layer layer = without_router(taken);
     expect_row(layer, run(layer, /*training=*/false).row);
   }
-  Layer drawn = without_router(gpu::BranchTaken::kRouted);  // a random gate has both branches
+  Layer drawn = without_router(BranchTaken::kRouted);  // a random gate has both branches
   drawn.route = chosen(0.13);
   drawn.disagreement = normal().square();
   expect_row(drawn, run(drawn, /*training=*/false).row);

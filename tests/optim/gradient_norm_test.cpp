@@ -34,7 +34,7 @@ TEST(GradientNormTest, LeavesOutTheFrozenMembersOfAGroup) {
   parameters.units()[0].gradient.fill_(2.0);
   parameters.units()[0].gradient[13] = std::numeric_limits<float>::quiet_NaN();
   parameters.units()[0].gradient.narrow(0, 24, parameters.units()[0].gradient.numel() - 24).zero_();
-  parameters.clear_frozen_gradients();
+  parameters.finish_gradients();
   EXPECT_DOUBLE_EQ(gradient_square_sum(parameters).item<double>(), 12 * 4.0);
 }
 

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 namespace swiattn {
 namespace {
 
@@ -47,6 +49,47 @@ TEST(FlatParametersTest, AGroupWithOneTrainedMemberKeepsItsGradientWhole) {
   EXPECT_TRUE(unit.group_gradient("qkv").defined());
   EXPECT_FALSE(unit.segment("k.weight").trainable);
   EXPECT_TRUE(unit.segment("q.weight").trainable);
+}
+
+TEST(FlatParametersTest, TheFirstContributionOfAStepReplacesAndTheOthersAdd) {
+  FlatParameters parameters = make({"o.weight"});
+  FlatUnit& unit = parameters.units()[0];
+  const auto contribute = [&](const char* group, double value) {
+    const GradientTarget target = unit.take_gradient(group);
+    target.put(at::full_like(target.tensor, value));
+  };
+  const auto holds = [&](const char* group, double value) {
+    return (unit.group_gradient(group) == value).all().item<bool>();
+  };
+  contribute("norm", 1.0);  // without a step every contribution adds
+  contribute("norm", 2.0);
+  EXPECT_TRUE(holds("norm", 3.0));
+
+  unit.gradient.fill_(std::numeric_limits<double>::quiet_NaN());
+  parameters.start_gradients();
+  contribute("norm", 4.0);
+  contribute("norm", 8.0);
+  EXPECT_FALSE(unit.take_gradient("o").defined());
+  parameters.finish_gradients();
+  EXPECT_TRUE(holds("norm", 12.0));
+  EXPECT_TRUE(holds("qkv", 0.0));  // nobody contributed
+
+  parameters.start_gradients();
+  contribute("qkv", 5.0);
+  parameters.finish_gradients();
+  EXPECT_TRUE(holds("norm", 0.0));
+  EXPECT_TRUE(holds("qkv", 5.0));
+}
+
+TEST(FlatParametersTest, AFrozenMemberOfATrainedGroupEndsWithoutGradient) {
+  FlatParameters parameters = make({"k.weight"});
+  FlatUnit& unit = parameters.units()[0];
+  parameters.start_gradients();
+  const GradientTarget target = unit.take_gradient("qkv");
+  target.put(at::ones_like(target.tensor));
+  parameters.finish_gradients();
+  EXPECT_TRUE((unit.group_gradient("qkv").narrow(0, 0, 6) == 1.0).all().item<bool>());
+  EXPECT_TRUE((unit.group_gradient("qkv").narrow(0, 6, 3) == 0.0).all().item<bool>());
 }
 
 TEST(FlatParametersTest, InFloat32TheComputeCopyIsTheMaster) {

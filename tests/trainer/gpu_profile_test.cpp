@@ -1,11 +1,15 @@
-// log.profile on a GPU: the kernels are there, with their phases.
+// log.profile on a GPU: the kernels are there, with their phases; and what it shows of a step: that
+// the GPU is not made to wait for the host.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <iostream>
 #include <map>
 #include <set>
+#include <vector>
 
 #include "../base/temporary_folder.h"
 #include "../model/small_models.h"
@@ -68,12 +72,12 @@ TEST_F(GpuProfileTest, ListsTheKernelsOfTheProfiledSteps) {
   double shares = 0.0, milliseconds = 0.0;
   for (const Json& row : json.at("kernels")) {
     const auto name = row.at("full_name").get<std::string>();
-    for (const char* part : {"AdamWSpan", "RmsNorm", "gemm", "nvjet", "xmma", "cutlass"}) {
+    for (const char* part : {"AdamWUpdate", "RmsNorm", "gemm", "nvjet", "xmma", "cutlass"}) {
       if (name.find(part) != std::string::npos) found.insert(part);
     }
     const double calls = row.at("calls").get<double>();
     EXPECT_GT(calls, 0.0);
-    if (name.find("AdamWSpan") != std::string::npos) {
+    if (name.find("AdamWUpdate") != std::string::npos) {
       EXPECT_EQ(calls, std::round(calls)) << name;
     }
     EXPECT_GT(row.at("mean_microseconds").get<double>(), 0.0) << name;
@@ -81,7 +85,7 @@ TEST_F(GpuProfileTest, ListsTheKernelsOfTheProfiledSteps) {
     shares += row.at("share").get<double>();
     milliseconds += row.at("milliseconds").get<double>();
   }
-  EXPECT_TRUE(found.contains("AdamWSpan"));
+  EXPECT_TRUE(found.contains("AdamWUpdate"));
   EXPECT_TRUE(found.contains("RmsNorm"));
   EXPECT_TRUE(found.contains("gemm") || found.contains("nvjet") || found.contains("xmma") ||
               found.contains("cutlass"));
@@ -135,6 +139,59 @@ TEST_F(GpuProfileTest, TheTraceHasRangesAndKernelsOfTheseStepsOnly) {
     if (!name.starts_with("Mem")) calls += row.at("calls").get<double>();
   }
   EXPECT_NEAR(static_cast<double>(kernels), calls * kProfiled, 0.5);
+}
+
+// With documents that have far keys, as many in every micro-batch up to a power of two, so that no
+// plan is new; and with whole samples, which other kernels compute.
+TEST_F(GpuProfileTest, AStepWaitsOnceAndAllocatesNothing) {
+  std::vector<int32_t> tokens = random_documents(100'000, 61, 6);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = i % 200 == 199 ? 60 : tokens[i] % 60;
+  write_flat_shard(root() + "/tokens.bin", tokens);
+  for (const bool masked : {true, false}) {
+    const std::string name = masked ? "masked" : "whole";
+    const ProgramResult result = train(name, fmt::format("--attention.mask_documents={}", masked));
+    ASSERT_EQ(result.code, 0) << result.output;
+    const Json trace = read_json(name + "/profile/trace.json");
+    struct Span {
+      double begin, end;
+    };
+    std::vector<Span> steps;
+    for (const Json& event : trace.at("traceEvents")) {
+      if (!event.contains("cat") || event.at("cat") != "user_annotation") continue;
+      if (!event.at("name").get<std::string>().starts_with("step ")) continue;
+      const auto begin = event.at("ts").get<double>();
+      steps.push_back({begin, begin + event.at("dur").get<double>()});
+    }
+    ASSERT_EQ(steps.size(), static_cast<size_t>(kProfiled));
+    std::map<std::string, int64_t> calls;  // of CUDA, in the steps
+    for (const Json& event : trace.at("traceEvents")) {
+      if (!event.contains("cat") || !event.contains("ts")) continue;
+      const auto category = event.at("cat").get<std::string>();
+      const bool call = category == "cuda_runtime" || category == "cuda_driver";
+      if (!call && category != "gpu_memcpy") continue;
+      const auto begin = event.at("ts").get<double>();
+      const bool in_a_step = std::any_of(steps.begin(), steps.end(), [&](const Span& step) {
+        return step.begin <= begin && begin < step.end;
+      });
+      if (in_a_step) ++calls[event.at("name").get<std::string>()];
+    }
+    int64_t waits = 0, allocations = 0;
+    for (const auto& [call, count] : calls) {
+      std::cout << fmt::format("{}: {:.1f} {} a step\n", name,
+                               static_cast<double>(count) / kProfiled, call);
+      if (call.find("Synchronize") != std::string::npos || call == "cudaMemcpy") waits += count;
+      if (call.find("Malloc") != std::string::npos || call.find("Free") != std::string::npos ||
+          call.find("Alloc") != std::string::npos) {
+        allocations += count;
+      }
+      EXPECT_EQ(call.find("Pageable"), std::string::npos) << call;
+    }
+    // For its results, when the next one is on the GPU already; the last one's within itself, since
+    // the profile is written then.
+    EXPECT_LE(waits, kProfiled);
+    EXPECT_GT(waits, 0);  // the trace does show them
+    EXPECT_EQ(allocations, 0);
+  }
 }
 
 TEST_F(GpuProfileTest, ChangesNoNumberOfADeterministicRun) {

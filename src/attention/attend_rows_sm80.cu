@@ -1,8 +1,10 @@
-// Attention of listed rows on Ampere and later: mma.sync products, operands by asynchronous copies.
+// Attention of listed rows to their keys on Ampere and later: mma.sync products, operands by
+// asynchronous copies.
 //
-// A block takes 128 listed rows of one query head and visits their keys in tiles, with the running
-// maximum and sum of the online softmax. Each of its four warps has 32 of the rows: with fewer,
-// reading keys and values from shared memory would take longer than multiplying them.
+// A block takes 128 listed rows of one query head and visits their keys in tiles. Each of its four
+// warps has 32 of the rows: with fewer, reading keys and values from shared memory would take
+// longer than multiplying them. The softmax is the running one, and goes on from an earlier result:
+// its maximum begins with that log-sum-exp, its sum with 1, its output with that output.
 //
 //   S  = Q K^T            [32 rows, kKeys]   Q, K in shared memory
 //   P  = exp(S - max)                        in registers
@@ -26,6 +28,7 @@ constexpr int kRows = 128;
 constexpr int kThreads = 128;
 constexpr int kRowsPerWarp = 32;
 constexpr int kM = kRowsPerWarp / 16;  // fragments of a warp's rows
+constexpr float kLn2 = 0.6931471805599453F;
 
 template <int kHeadDim>
 struct Shared {
@@ -37,9 +40,9 @@ struct Shared {
   ListTile tile;
 };
 
-// A row's running softmax: a thread has rows sum_row(m, 2 h).
+// A row's running softmax, in base 2: a thread has rows sum_row(m, 2 h).
 struct RowState {
-  float largest = -INFINITY;  // logit so far, before scaling
+  float largest = -INFINITY;  // logit so far
   float sum = 0.0F;           // of this thread's weights
 };
 
@@ -59,19 +62,38 @@ class Worker {
  public:
   static constexpr int kKeys = Shared<kHeadDim>::kKeys;
 
-  __device__ Worker(const Shared<kHeadDim>& shared, const ListedForwardArguments& a)
+  // Goes on from what the rows have attended to.
+  __device__ Worker(const Shared<kHeadDim>& shared, const AttendRowsArguments& a)
       : shared_(shared),
         a_(a),
-        scale_(a.operands.scale * kLog2E),
+        scale_(a.keys.scale * kLog2E),
         row_(static_cast<int>(threadIdx.x / 32) * kRowsPerWarp),
         query_(Matrix<kHeadDim>::block(Matrix<kHeadDim>::by_columns(shared_address(shared.query)),
-                                       row_, 0)) {}
+                                       row_, 0)) {
+#pragma unroll
+    for (int m = 0; m < kM; ++m) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int64_t token = token_of(m, h);
+        if (token < 0) continue;
+        state_[m][h].largest = *logsumexp(token) * kLog2E;
+        state_[m][h].sum = threadIdx.x % 4 == 0 ? 1.0F : 0.0F;  // once among a row's threads
+#pragma unroll
+        for (int n = 0; n < kHeadDim / 8; ++n) {
+          const float2 before = __bfloat1622float2(
+              *reinterpret_cast<const __nv_bfloat162*>(out(token) + sum_column(n, 0)));
+          out_[m][n][2 * h] = before.x;
+          out_[m][n][2 * h + 1] = before.y;
+        }
+      }
+    }
+  }
 
   __device__ void visit_keys(uint32_t keys, int32_t key) {
     float scores[kM][kKeys / 8][4] = {};
     multiply_rows<kHeadDim>(scores, query_, Matrix<kHeadDim>::by_rows(keys));
     if (!shared_.tile.all_see(key, kKeys)) {
-      mask(scores, a_.operands.list, shared_.tile, row_, key);
+      mask(scores, a_.rows.list, shared_.tile, row_, key);
     }
     raise_maxima(scores);
     weigh(scores);
@@ -79,40 +101,40 @@ class Worker {
   }
 
   __device__ void visit_values(uint32_t values) {
-    multiply_packed<kHeadDim>(out_, weights_, Matrix<kHeadDim>::by_columns(values));
+    multiply_columns<kHeadDim>(out_, weights_, Matrix<kHeadDim>::by_columns(values));
   }
 
-  // Rows of the list and the padding that belongs to it. Without a key: 0, and -inf as the
-  // log-sum-exp.
   __device__ void write() const {
-    const int head = shared_.tile.head;
-    const ListedOperands& o = a_.operands;
 #pragma unroll
     for (int m = 0; m < kM; ++m) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const int index = row_ + sum_row(m, 2 * h);
         const float sum = quad_sum(state_[m][h].sum);
-        if (index >= list_capacity(shared_.tile.rows)) continue;
-        const int64_t row = shared_.tile.row + index;
+        const int64_t token = token_of(m, h);
+        if (token < 0) continue;
         if (threadIdx.x % 4 == 0) {
-          a_.compact_logsumexp[head * list_capacity(o.tokens) + row] =
-              (state_[m][h].largest * scale_ + log2f(sum)) / kLog2E;
+          *logsumexp(token) = (state_[m][h].largest + log2f(sum)) * kLn2;
         }
-        auto* const to = reinterpret_cast<uint32_t*>(static_cast<__nv_bfloat16*>(a_.compact_out) +
-                                                     (row * o.heads + head) * kHeadDim);
-        const float inverse = sum > 0.0F ? 1.0F / sum : 0.0F;
-#pragma unroll
-        for (int n = 0; n < kHeadDim / 8; ++n) {
-          to[sum_column(n, 0) / 2] =
-              pack_pair(out_[m][n][2 * h] * inverse, out_[m][n][2 * h + 1] * inverse);
-        }
+        put_row(out(token), out_[m], h, 1.0F / sum, false);
       }
     }
   }
 
  private:
   using Scores = float[kM][kKeys / 8][4];
+
+  // -1: none.
+  __device__ int64_t token_of(int m, int h) const {
+    const int index = row_ + sum_row(m, 2 * h);
+    return index < shared_.tile.rows ? a_.rows.list.row[shared_.tile.row + index] : -1;
+  }
+  __device__ __nv_bfloat16* out(int64_t token) const {
+    return static_cast<__nv_bfloat16*>(a_.out) +
+           (token * a_.keys.heads + shared_.tile.head) * kHeadDim;
+  }
+  __device__ float* logsumexp(int64_t token) const {
+    return a_.logsumexp + shared_.tile.head * a_.keys.tokens + token;
+  }
 
   // What was summed under a smaller maximum is scaled down. Few tiles but the first ones have a new
   // maximum.
@@ -123,12 +145,12 @@ class Worker {
     for (int m = 0; m < kM; ++m) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        float largest = state_[m][h].largest;
+        float largest = -INFINITY;
 #pragma unroll
         for (int n = 0; n < kKeys / 8; ++n) {
           largest = fmaxf(largest, fmaxf(scores[m][n][2 * h], scores[m][n][2 * h + 1]));
         }
-        raised[m][h] = quad_max(largest);
+        raised[m][h] = fmaxf(state_[m][h].largest, quad_max(largest) * scale_);
         higher |= raised[m][h] > state_[m][h].largest;
       }
     }
@@ -137,7 +159,7 @@ class Worker {
     for (int m = 0; m < kM; ++m) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const float factor = power_of_two((state_[m][h].largest - finite(raised[m][h])) * scale_);
+        const float factor = power_of_two(state_[m][h].largest - finite(raised[m][h]));
         state_[m][h].largest = raised[m][h];
         state_[m][h].sum *= factor;
 #pragma unroll
@@ -155,7 +177,7 @@ class Worker {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         RowState& state = state_[m][e / 2];
-        const float base = finite(state.largest) * scale_;
+        const float base = finite(state.largest);
 #pragma unroll
         for (int n = 0; n < kKeys / 8; ++n) {
           scores[m][n][e] = power_of_two(scores[m][n][e] * scale_ - base);
@@ -169,51 +191,52 @@ class Worker {
   __device__ static float finite(float largest) { return largest == -INFINITY ? 0.0F : largest; }
 
   const Shared<kHeadDim>& shared_;
-  const ListedForwardArguments& a_;
+  const AttendRowsArguments& a_;
   const float scale_;  // to logits in base 2
   const int row_;      // the warp's first in the tile
   const uint32_t query_;
   RowState state_[kM][2];
-  uint32_t weights_[kM][kKeys / 16][4];
+  uint32_t weights_[kKeys / 16][kM][4];
   float out_[kM][kHeadDim / 8][4] = {};
 };
 
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 2)
-    forward(const __grid_constant__ ListedForwardArguments a) {
+    attend_rows(const __grid_constant__ AttendRowsArguments a) {
   using Memory = Shared<kHeadDim>;
   extern __shared__ __align__(1024) uint8_t memory[];
   auto& shared = *reinterpret_cast<Memory*>(memory);
 
-  const ListedOperands& o = a.operands;
-  if (!take_tile<kRows>(o, shared.tile)) return;
-  copy_tile<kHeadDim, kRows, kThreads>(shared.query, o.compact_query, o, shared.tile);
-  typename Memory::Stream stream(shared.tiles, o, shared.tile, o.key, o.value);
+  const KeyValues& k = a.keys;
+  if (!take_tile<kRows>(a.rows.list, k, shared.tile)) return;
+  copy_tile<kHeadDim, kRows, kThreads>(shared.query, a.rows.query, a.rows.query_stride,
+                                       shared.tile);
+  typename Memory::Stream stream(shared.tiles, k, shared.tile, k.key, k.value);
   Worker<kHeadDim> worker(shared, a);
   for (int32_t key = shared.tile.begin; key < shared.tile.end; key += Memory::kKeys) {
-    worker.visit_keys(stream.next(o.key, key + Memory::kKeys), key);
-    worker.visit_values(stream.next(o.value, key + Memory::kKeys));
+    worker.visit_keys(stream.next(k.key, key + Memory::kKeys), key);
+    worker.visit_values(stream.next(k.value, key + Memory::kKeys));
   }
   worker.write();
 }
 
 template <int kHeadDim>
-void launch(const ListedForwardArguments& a, cudaStream_t stream) {
+void launch(const AttendRowsArguments& a, cudaStream_t stream) {
   constexpr int kBytes = sizeof(Shared<kHeadDim>);
-  SWIATTN_CHECK_CUDA(
-      cudaFuncSetAttribute(forward<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  const int64_t blocks = (a.operands.tokens + kRows - 1) / kRows * a.operands.heads;
-  forward<kHeadDim><<<static_cast<unsigned>(blocks), kThreads, kBytes, stream>>>(a);
+  SWIATTN_CHECK_CUDA(cudaFuncSetAttribute(attend_rows<kHeadDim>,
+                                          cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
+  const int64_t blocks = (a.keys.tokens + kRows - 1) / kRows * a.keys.heads;
+  attend_rows<kHeadDim><<<static_cast<unsigned>(blocks), kThreads, kBytes, stream>>>(a);
   SWIATTN_CHECK_CUDA(cudaGetLastError());
 }
 
 }  // namespace
 
-void listed_forward_sm80(const ListedForwardArguments& a, void* stream) {
-  if (a.operands.tokens == 0) return;
-  if (a.operands.head_dim == 64) return launch<64>(a, as_stream(stream));
-  if (a.operands.head_dim == 128) return launch<128>(a, as_stream(stream));
-  throw std::runtime_error("The listed forward has head widths 64 and 128.");
+void attend_rows_sm80(const AttendRowsArguments& a, void* stream) {
+  if (a.keys.tokens == 0) return;
+  if (a.keys.head_dim == 64) return launch<64>(a, as_stream(stream));
+  if (a.keys.head_dim == 128) return launch<128>(a, as_stream(stream));
+  throw std::runtime_error("The kernels of listed rows have head widths 64 and 128.");
 }
 
 }  // namespace swiattn::gpu

@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""PyTorch's attention kernels at one shape: what swiattn's pieces are compared with.
+
+  cudnn full       causal attention, forward and backward
+  flash full       FlashAttention-2, likewise
+  flex window      FlexAttention with a sliding window, likewise
+  flex routed      FlexAttention forward where each query sees everything or the window as a route
+                   says, sorted by route so that its block mask is as sparse as the route allows
+
+Prints a line of JSON for each.
+"""
+
+import argparse
+import json
+import statistics
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+
+def median_microseconds(work, repeats):
+    for _ in range(3):
+        work()
+    times = []
+    for _ in range(repeats):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        times.append(1000 * begin.elapsed_time(end))
+    return statistics.median(times)
+
+
+class Shape:
+    def __init__(self, arguments):
+        self.a = arguments
+        torch.manual_seed(5)
+
+        def draw(heads):
+            shape = (arguments.batch, heads, arguments.length, arguments.head_dim)
+            x = torch.randn(shape, device="cuda", dtype=torch.bfloat16)
+            return x.requires_grad_()
+
+        self.q, self.k, self.v = draw(arguments.heads), *(draw(arguments.kv_heads) for _ in "kv")
+        self.grad = torch.randn_like(self.q)
+
+    def report(self, piece, pairs, forward, ratio=None, backward=True):
+        """`pairs` of a sequence; 4 Hq D operations a pair forward, 10 backward."""
+        operations = pairs * self.a.batch * self.a.heads * self.a.head_dim
+        works = {"forward": (4, lambda: forward(self.q, self.k, self.v))}
+        if backward:
+            out = forward(self.q, self.k, self.v)
+            inputs = (self.q, self.k, self.v)
+            works["backward"] = (
+                10,
+                lambda: torch.autograd.grad(out, inputs, self.grad, retain_graph=True),
+            )
+        for name, (factor, work) in works.items():
+            microseconds = median_microseconds(work, self.a.repeats)
+            line = {
+                "backend": "pytorch",
+                "piece": f"{piece} {name}",
+                "batch": self.a.batch,
+                "length": self.a.length,
+                "heads": self.a.heads,
+                "kv_heads": self.a.kv_heads,
+                "head_dim": self.a.head_dim,
+                "window": self.a.window,
+                "microseconds": microseconds,
+                "tflops": factor * operations / microseconds / 1e6,
+            }
+            if ratio is not None:
+                line["ratio"] = ratio
+            print(json.dumps(line), flush=True)
+
+
+def scaled_dot_product(backend):
+    def attend(q, k, v):
+        with sdpa_kernel(backend):
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+    return attend
+
+
+def windowed(length, window):
+    def visible(batch, head, query, key):
+        return (query >= key) & (query - key < window)
+
+    mask = create_block_mask(visible, None, None, length, length, device="cuda")
+    compiled = torch.compile(flex_attention, dynamic=False)
+    return lambda q, k, v: compiled(q, k, v, block_mask=mask, enable_gqa=True)
+
+
+def routed(route, window):
+    """Queries in the order of their route; outputs go back to their places."""
+    length = route.shape[0]
+    order = torch.argsort(~route, stable=True)
+
+    def visible(batch, head, query, key):
+        position = order[query]
+        return (position >= key) & (route[position] | (position - key < window))
+
+    mask = create_block_mask(visible, None, None, length, length, device="cuda")
+
+    def attend(q, k, v):
+        out = flex_attention(q[:, :, order], k, v, block_mask=mask, enable_gqa=True)
+        return torch.empty_like(out).index_copy_(2, order, out)
+
+    return torch.compile(attend, dynamic=False)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--length", type=int, default=32768)
+    parser.add_argument("--heads", type=int, default=16)
+    parser.add_argument("--kv-heads", type=int, default=8)
+    parser.add_argument("--head-dim", type=int, default=128)
+    parser.add_argument("--window", type=int, default=1024)
+    parser.add_argument("--ratio", type=float, nargs="+", default=[0.13])
+    parser.add_argument("--repeats", type=int, default=20)
+    arguments = parser.parse_args()
+    length, window = arguments.length, min(arguments.window, arguments.length)
+    full_pairs = length * (length + 1) / 2
+    near_pairs = window * length - window * (window - 1) / 2
+
+    shape = Shape(arguments)
+    shape.report("cudnn full", full_pairs, scaled_dot_product(SDPBackend.CUDNN_ATTENTION))
+    shape.report("flash full", full_pairs, scaled_dot_product(SDPBackend.FLASH_ATTENTION))
+    shape.report("flex window", near_pairs, windowed(length, window))
+    with torch.no_grad():
+        for ratio in arguments.ratio:
+            route = torch.rand(length, device="cuda") < ratio
+            pairs = ratio * full_pairs + (1 - ratio) * near_pairs
+            shape.report("flex routed", pairs, routed(route, window), ratio, backward=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+// The backward of attention by our own kernels (listed_kernels.h): deterministic, and for the rows
+// that chose full attention alone where they are the only ones with a far part.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "attention/backend.h"
+
+namespace swiattn {
+
+// Whether the kernels cover this problem on the current device: bfloat16, head widths 64 and 128,
+// fewer than 2^31 tokens.
+bool listed_attention_covers(const at::Tensor& qkv, const AttentionShape& shape);
+
+// AttentionBackend::backward of all rows with NEAR or FULL; grad_qkv is written.
+void listed_backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv,
+                     const Attended& final, const DocumentLayout& layout,
+                     const AttentionShape& shape, const at::Tensor& grad_qkv);
+
+// AttentionBackend::switch_backward.
+at::Tensor listed_switch_backward(const at::Tensor& grad_out, const at::Tensor& qkv,
+                                  const SwitchSaved& saved, const DocumentLayout& layout,
+                                  const AttentionShape& shape, const at::Tensor& grad_qkv);
+
+// Adds their far keys to the rows that `rows` marks: `attended`, the near result of all rows,
+// becomes the full one in these.
+void listed_far_forward(const at::Tensor& qkv, const at::Tensor& rows, const DocumentLayout& layout,
+                        const AttentionShape& shape, const Attended& attended);
+
+}  // namespace swiattn

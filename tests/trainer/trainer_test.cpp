@@ -1,0 +1,203 @@
+// The training loop tells the same whether it reads the results of a step at once or while the next
+// one is computed: every number, in the same order, and the same ends of a run.
+#include "trainer/trainer.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "../model/small_models.h"
+#include "base/file_system.h"
+#include "base/json.h"
+#include "small_run.h"
+#include "trainer_run.h"
+
+namespace swiattn {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr int64_t kSteps = 12;
+constexpr int64_t kLength = 32;
+constexpr int64_t kBatch = 4;
+
+class TrainerTest : public testing::Test {
+ protected:
+  TrainerTest() : run_(model(), text(), kLength, tokens()) {}
+
+  static ModelConfig model() { return small_config(Architecture::kLlama); }
+  static std::vector<int32_t> tokens() { return random_documents(3000, model().vocab_size, 6); }
+  static std::string text() {
+    return fmt::format(
+        "model: {{compute: float32}}\n"
+        "attention: {{window: 8}}\n"
+        "regularizer: {{gamma: 0.02}}\n"
+        "train: {{steps: {}, global_batch: {}}}\n"
+        "optimizer: {{learning_rate: 1.0e-3}}\n"
+        "schedule: {{warmup: 2}}\n"
+        "validation: {{every: 5, batches: 2}}\n"
+        "checkpoint: {{every: 7, keep_last: 2}}\n",
+        kSteps, kBatch);
+  }
+
+  Transcript train(const std::string& name, size_t lag, std::vector<std::string> overrides = {},
+                   std::optional<OtherRank> other = {}) const {
+    return run_.train(name,
+                      {.lag = lag, .overrides = std::move(overrides), .other = std::move(other)});
+  }
+
+  // Trains with and without lag and expects the same; returns what was told.
+  Transcript same(std::vector<std::string> overrides = {}, std::optional<OtherRank> other = {}) {
+    const Transcript at_once = train("at_once", 0, overrides, other);
+    Transcript later = train("later", 1, overrides, other);
+    EXPECT_EQ(later.lines, at_once.lines);
+    EXPECT_EQ(later.outcome, at_once.outcome);
+    EXPECT_EQ(later.error, at_once.error);
+    EXPECT_EQ(later.progress, at_once.progress);
+    EXPECT_EQ(run_.checkpoint("later"), run_.checkpoint("at_once"));
+    return later;
+  }
+
+  TrainerRun run_;
+};
+
+TEST_F(TrainerTest, TellsEveryStepOnceAndInOrder) {
+  const Transcript told = same();
+  ASSERT_EQ(told.steps.size(), static_cast<size_t>(kSteps));
+  for (int64_t i = 0; i < kSteps; ++i) {
+    EXPECT_EQ(told.steps[static_cast<size_t>(i)].step, i + 1);
+    EXPECT_EQ(told.steps[static_cast<size_t>(i)].tokens, (i + 1) * kBatch * kLength);
+  }
+  EXPECT_EQ(told.outcome, RunOutcome::kFinished);
+  EXPECT_FALSE(run_.checkpoint("later").empty());
+}
+
+TEST_F(TrainerTest, ReadsAStepWhileTheNextOneIsComputedUnlessItsResultsAreNeeded) {
+  std::vector<std::string> expected;
+  const std::vector<int64_t> needed = {5, 7, 10, 12};  // validations, saves, the end
+  for (int64_t step = 1; step <= kSteps; ++step) {
+    const auto is_needed = [&](int64_t n) {
+      return std::find(needed.begin(), needed.end(), n) != needed.end();
+    };
+    expected.push_back(fmt::format("enter {}", step));
+    if (step > 1 && !is_needed(step - 1)) expected.push_back(fmt::format("record {}", step - 1));
+    if (is_needed(step)) expected.push_back(fmt::format("record {}", step));
+    if (step % 5 == 0 || step == kSteps) expected.push_back(fmt::format("validation {}", step));
+  }
+  EXPECT_EQ(train("run", 1).calls, expected);
+}
+
+TEST_F(TrainerTest, SkipsTheSameSteps) {
+  const Transcript told = same({"--numerics.max_skips_in_a_row=3"}, OtherRank{{1, 4, 5, 9, 12}});
+  EXPECT_EQ(told.progress.skipped, 5);
+  EXPECT_EQ(told.progress.updates, kSteps - 5);
+  EXPECT_EQ(told.progress.skipped_in_a_row, 1);
+  ASSERT_EQ(told.steps.size(), static_cast<size_t>(kSteps));
+  EXPECT_EQ(told.steps[4].skipped, 3);
+  EXPECT_EQ(told.steps[5].skipped, 3);
+}
+
+TEST_F(TrainerTest, EndsAtTheSameStepWhenTooManyAreSkipped) {
+  const Transcript told = same({"--numerics.max_skips_in_a_row=3"}, OtherRank{{2, 8, 9, 10, 11}});
+  EXPECT_THAT(told.error, HasSubstr("Step 10: 3 steps in a row were not finite. The weights are "
+                                    "those of step 7;"));
+  EXPECT_EQ(told.progress.step, 10);
+  EXPECT_EQ(told.steps.back().step, 9);
+  EXPECT_NE(run_.checkpoint("later").find("\"step\": 7"), std::string::npos);
+}
+
+TEST_F(TrainerTest, EndsAtTheFirstSkipWhereNoneIsAllowed) {
+  const Transcript told = same({"--numerics.skip_nonfinite=false"}, OtherRank{{3}});
+  EXPECT_THAT(told.error, HasSubstr("Step 3: 1 steps in a row"));
+}
+
+TEST_F(TrainerTest, MovesGammaByTheRatioOfTheStepBefore) {
+  same({"--regularizer.kind=target_ratio", "--regularizer.target_ratio=0.25"});
+}
+
+class StopTest : public TrainerTest, public testing::WithParamInterface<int64_t> {};
+
+// A lag makes a run stop one step later: the step that the device has got is not thrown away.
+TEST_P(StopTest, SavesAndGoesOnToTheSameEnd) {
+  const std::vector<std::string> whole = train("whole", 0).lines;
+  for (const size_t lag : {0, 1}) {
+    SCOPED_TRACE(fmt::format("lag {}", lag));
+    const std::string name = fmt::format("stopped-{}", lag);
+    const int64_t asked = GetParam();
+    // The results of these are read before the next step is handed over.
+    const bool read_at_once = lag == 0 || asked % 5 == 0 || asked % 7 == 0 || asked == kSteps;
+    const int64_t last = read_at_once ? asked : asked + 1;
+    Transcript told = train(name, lag, {}, OtherRank{{}, asked});
+    EXPECT_EQ(told.progress.step, last);
+    EXPECT_EQ(told.outcome, last == kSteps ? RunOutcome::kFinished : RunOutcome::kStopped);
+    EXPECT_THAT(run_.checkpoint(name), HasSubstr(fmt::format("\"step\": {}", last)));
+    if (last < kSteps) {
+      const Transcript rest = train(name, lag);
+      EXPECT_EQ(rest.outcome, RunOutcome::kFinished);
+      told.lines.insert(told.lines.end(), rest.lines.begin(), rest.lines.end());
+    }
+    EXPECT_EQ(told.lines, whole);
+    EXPECT_EQ(run_.checkpoint(name), run_.checkpoint("whole"));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Steps, StopTest, testing::Values(1, 4, 5, 6, 7, 11, 12));
+
+TEST_F(TrainerTest, TellsTheStepsBeforeOneWhoseDataCannotBeRead) {
+  std::vector<int32_t> damaged = tokens();
+  damaged[8 * kBatch * kLength + 5] = model().vocab_size + 7;  // in step 9
+  write_flat_shard(run_.root() + "/tokens.bin", damaged);
+  const Transcript told = same({"--data.validation=[]"});
+  EXPECT_THAT(told.error, HasSubstr("outside the model's vocabulary"));
+  EXPECT_EQ(told.progress.step, 8);
+  EXPECT_EQ(told.steps.back().step, 8);
+}
+
+TEST_F(TrainerTest, ProfilesTheStepsAskedForWithALagToo) {
+  const Transcript told = run_.train(
+      "run", {.lag = 1, .overrides = {"--log.profile={start: 3, steps: 3}"}, .profile = true});
+  EXPECT_EQ(told.outcome, RunOutcome::kFinished);
+  const std::string path = run_.root() + "/run/profile/kernels.json";
+  const Json json = parse_json(read_file(path, ExitCode::kData), path, ExitCode::kData);
+  EXPECT_EQ(json.at("first_step"), 3);
+  EXPECT_EQ(json.at("steps"), 3);
+  // Nothing of other steps falls into the recording: their results are read before and after it.
+  const auto at = [&](const std::string& call) {
+    return std::find(told.calls.begin(), told.calls.end(), call) - told.calls.begin();
+  };
+  EXPECT_LT(at("record 2"), at("enter 3"));
+  EXPECT_LT(at("record 5"), at("enter 6"));
+  EXPECT_GT(at("record 4"), at("enter 5"));
+}
+
+TEST_F(TrainerTest, StepsShareTheTimeOfTheRun) {
+  for (const size_t lag : {0, 1}) {
+    const auto start = std::chrono::steady_clock::now();
+    const Transcript told = train(fmt::format("run-{}", lag), lag, {"--validation.every=100"});
+    const double whole =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    double sum = 0.0;
+    for (const StepMetrics& step : told.steps) {
+      EXPECT_GT(step.step_seconds, 0.0);
+      EXPECT_NEAR(step.tokens_per_second * step.step_seconds, kBatch * kLength, 1e-6);
+      sum += step.step_seconds;
+    }
+    EXPECT_LT(sum, whole);
+  }
+}
+
+TEST_F(TrainerTest, TellsTheMemoryByKindAfterTheSecondStep) {
+  for (const size_t lag : {0, 1}) {
+    const Transcript told = train(fmt::format("run-{}", lag), lag);
+    EXPECT_THAT(told.told, ElementsAre(AllOf(HasSubstr("weights"), HasSubstr("gradients"),
+                                             HasSubstr("moments"), HasSubstr("activations"))));
+  }
+}
+
+}  // namespace
+}  // namespace swiattn

@@ -1,0 +1,32 @@
+// What a run keeps in memory, by kind.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <string>
+
+#include "parallel/flat_parameters.h"
+
+namespace swiattn {
+
+// Bytes that are there from the first step to the last.
+struct MemoryUse {
+  int64_t weights = 0;  // float32 masters and the copies that the layers read
+  int64_t gradients = 0;
+  int64_t moments = 0;
+
+  int64_t total() const { return weights + gradients + moments; }
+};
+
+// Parameters on the meta device tell what those of a run will take.
+MemoryUse memory_use(const FlatParameters& parameters);
+
+// "weights 6.54 GiB, gradients 4.36 GiB, moments 8.72 GiB"
+std::string describe_memory(const MemoryUse& use);
+
+// The same and what the rest of `peak` bytes is, the most that `device` has held
+// (peak_memory_bytes()): activations and workspace, and on a CPU the program itself.
+std::string describe_peak_memory(const MemoryUse& use, int64_t peak, c10::Device device);
+
+}  // namespace swiattn
