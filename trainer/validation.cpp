@@ -12,7 +12,7 @@ ValidationResult validate_model(const CausalLm& model, NamedStream& set, Communi
     for (int64_t i = 0; i < set.stream.micro_batches(); ++i) {
       const Batch batch = set.stream.batch(step, i);
       const MicroBatch micro_batch = model.prepare(packed_tokens(batch));
-      sums.add(model.evaluate(micro_batch), micro_batch);
+      sums.add(model.evaluate(micro_batch, Branches::kTaken), micro_batch);
     }
   }
   communicator.all_reduce(sums.tensor(), ReduceOperation::kSum);

@@ -56,7 +56,7 @@ void PerplexityMeter::evaluate(std::span<const int32_t> document, int64_t begin,
       {1, length, document.subspan(static_cast<size_t>(begin), static_cast<size_t>(length)),
        targets, positions, starts, samples});
   std::vector<at::Tensor> routes;
-  const MicroBatchResult result = model_.evaluate(batch, &routes);
+  const MicroBatchResult result = model_.evaluate(batch, Branches::kBoth, &routes);
   statistics_.add_(result.statistics.cpu());
   const at::Tensor nll = result.nll.to(at::kCPU, at::kDouble);
   const double* values = nll.const_data_ptr<double>();

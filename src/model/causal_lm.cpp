@@ -47,7 +47,7 @@ Activations CausalLm::forward(const MicroBatch& batch) const {
       ops_.embedding_forward(parameters_.unit("embedding").group_compute("embed"), batch.ids), {}};
   for (size_t i = 0; i < layers_.size(); ++i) {
     const NamedRange layer(fmt::format("layer {} forward", i + 1));
-    stream = layers_[i].forward(stream, batch, activations.layers[i]);
+    stream = layers_[i].forward(stream, batch, Branches::kBoth, activations.layers[i]);
   }
   activations.final_norm =
       ops_.rms_norm_forward(stream.residual, stream.delta,
@@ -99,13 +99,14 @@ NllWeight CausalLm::nll_weight(const MicroBatch& batch, const Activations& activ
   };
 }
 
-at::Tensor CausalLm::final_hidden(const MicroBatch& batch, const at::Tensor& statistics,
+at::Tensor CausalLm::final_hidden(const MicroBatch& batch, Branches branches,
+                                  const at::Tensor& statistics,
                                   std::vector<at::Tensor>* routes) const {
   ResidualStream stream{
       ops_.embedding_forward(parameters_.unit("embedding").group_compute("embed"), batch.ids), {}};
   for (size_t i = 0; i < layers_.size(); ++i) {
     LayerSaved scratch;
-    stream = layers_[i].forward(stream, batch, scratch);
+    stream = layers_[i].forward(stream, batch, branches, scratch);
     if (statistics.defined()) {
       layers_[i].statistics(batch, scratch, statistics[static_cast<int64_t>(i)]);
     }
@@ -117,18 +118,18 @@ at::Tensor CausalLm::final_hidden(const MicroBatch& batch, const at::Tensor& sta
       .normed;
 }
 
-MicroBatchResult CausalLm::evaluate(const MicroBatch& batch,
+MicroBatchResult CausalLm::evaluate(const MicroBatch& batch, Branches branches,
                                     std::vector<at::Tensor>* routes) const {
   MicroBatchResult result;
   result.statistics = empty_statistics();
-  const at::Tensor hidden = final_hidden(batch, result.statistics, routes);
+  const at::Tensor hidden = final_hidden(batch, branches, result.statistics, routes);
   result.nll = ops_.linear_cross_entropy_forward(hidden, head_unit().group_compute(head_group()),
                                                  batch.targets);
   return result;
 }
 
 at::Tensor CausalLm::logits(const MicroBatch& batch) const {
-  return ops_.linear_forward(final_hidden(batch, {}, nullptr),
+  return ops_.linear_forward(final_hidden(batch, Branches::kTaken, {}, nullptr),
                              head_unit().group_compute(head_group()), {});
 }
 

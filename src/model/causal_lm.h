@@ -55,8 +55,9 @@ class CausalLm {
   // optimizer's (docs/method.md, section 3).
   MicroBatchResult train(const MicroBatch& batch);
 
-  // Forward only. `routes`, if given, receives every layer's [T] bool.
-  MicroBatchResult evaluate(const MicroBatch& batch,
+  // Forward only. `routes`, if given, receives every layer's [T] bool. The statistics have the
+  // disagreement where both branches are asked for.
+  MicroBatchResult evaluate(const MicroBatch& batch, Branches branches,
                             std::vector<at::Tensor>* routes = nullptr) const;
 
   at::Tensor logits(const MicroBatch& batch) const;  // [T, V], the compute type
@@ -73,7 +74,7 @@ class CausalLm {
   void backward(const MicroBatch& batch, const Activations& activations,
                 const LinearCrossEntropyOutput& loss, const at::Tensor& statistics) const;
   // The stream through all layers without keeping what a backward would need.
-  at::Tensor final_hidden(const MicroBatch& batch, const at::Tensor& statistics,
+  at::Tensor final_hidden(const MicroBatch& batch, Branches branches, const at::Tensor& statistics,
                           std::vector<at::Tensor>* routes) const;
   NllWeight nll_weight(const MicroBatch& batch, const Activations& activations) const;
   at::Tensor empty_statistics() const;

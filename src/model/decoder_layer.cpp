@@ -26,10 +26,10 @@ DecoderLayer::DecoderLayer(const ModelConfig& config, int64_t index, LayerAttent
       backend_(backend) {}
 
 ResidualStream DecoderLayer::forward(const ResidualStream& in, const MicroBatch& batch,
-                                     LayerSaved& saved) const {
+                                     Branches branches, LayerSaved& saved) const {
   enter(in, saved);
   saved.qkv = project_qkv(saved.input_norm.normed, batch, saved);
-  const at::Tensor attended = attend(batch, saved).flatten(1);
+  const at::Tensor attended = attend(batch, branches, saved).flatten(1);
   const at::Tensor attention_delta = ops_.linear_forward(attended, unit_.group_compute("o"), {});
 
   saved.post_norm = ops_.rms_norm_forward(saved.input_norm.residual, attention_delta,
@@ -152,11 +152,17 @@ at::Tensor DecoderLayer::project_qkv_backward(const at::Tensor& grad_qkv, const 
                               qkv_bias_ ? unit_.take_gradient("qkv_bias") : GradientTarget());
 }
 
-at::Tensor DecoderLayer::attend(const MicroBatch& batch, LayerSaved& saved) const {
+at::Tensor DecoderLayer::attend(const MicroBatch& batch, Branches branches,
+                                LayerSaved& saved) const {
   if (attention_ == LayerAttention::kSwitch) {
-    saved.attention =
-        switch_attention_forward(backend_, saved.qkv, gate_.decide(saved.logits, batch, index_),
-                                 batch.layout, shape_, objective_.disagreement);
+    const at::Tensor route = gate_.decide(saved.logits, batch, index_);
+    if (branches == Branches::kBoth) {
+      saved.attention = switch_attention_forward(backend_, saved.qkv, route, batch.layout, shape_,
+                                                 objective_.disagreement);
+    } else {
+      saved.attention.out = backend_.attend_routed(saved.qkv, route, batch.layout, shape_);
+      saved.attention.route = route;
+    }
   } else {
     Attended attended = backend_.forward(band(), saved.qkv, batch.layout, shape_);
     saved.attention.out = std::move(attended.out);

@@ -42,6 +42,10 @@ struct Objective {
   bool detach_gamma = true;
 };
 
+// Which branches of a token that has a choice a forward computes: both, for a backward and for the
+// disagreement, or the one that the token takes.
+enum class Branches { kBoth, kTaken };
+
 class DecoderLayer {
  public:
   // Borrows everything but the shapes; `unit` provides weights and takes gradients.
@@ -49,7 +53,8 @@ class DecoderLayer {
                const Gate& gate, const Objective& objective, FlatUnit& unit,
                const Operations& operations, const AttentionBackend& backend);
 
-  ResidualStream forward(const ResidualStream& in, const MicroBatch& batch,
+  // With Branches::kTaken `saved` serves statistics() and route(), without the disagreement.
+  ResidualStream forward(const ResidualStream& in, const MicroBatch& batch, Branches branches,
                          LayerSaved& saved) const;
 
   // `grad` is the gradient of the stream after this layer; returns that before it. `nll` [T] is the
@@ -73,7 +78,7 @@ class DecoderLayer {
   at::Tensor project_qkv_backward(const at::Tensor& grad_qkv, const MicroBatch& batch,
                                   const LayerSaved& saved) const;
   Band band() const;  // of a layer without a choice
-  at::Tensor attend(const MicroBatch& batch, LayerSaved& saved) const;
+  at::Tensor attend(const MicroBatch& batch, Branches branches, LayerSaved& saved) const;
   // Writes grad_qkv; returns dL/dgate [T], undefined without a router.
   at::Tensor attend_backward(const at::Tensor& grad_out, const at::Tensor& grad_difference,
                              const MicroBatch& batch, const LayerSaved& saved,

@@ -71,7 +71,7 @@ TEST_P(LogitsTest, EqualTheStoredOnes) {
   EXPECT_LT((logits - stored(expected, "logits", at::kFloat)).abs().max().item<double>(), 1e-4);
   if (!expected.contains("route")) return;
   std::vector<at::Tensor> routes;
-  model.evaluate(batch, &routes);
+  model.evaluate(batch, Branches::kBoth, &routes);
   const at::Tensor found =
       at::stack(routes).view({config.layers, sequences, length}).transpose(0, 1);
   EXPECT_TRUE(found.to(at::kLong).equal(stored(expected, "route", at::kLong)));
