@@ -11,17 +11,6 @@ constexpr int kThreads = 256;
 constexpr int kTokensPerBlock = kThreads / 32;
 constexpr int kBatch = 4;  // vectors of each operand that a thread asks for at once
 
-__device__ float dot(const Pack& a, const Pack& b) {
-  float x[kVector];
-  float y[kVector];
-  unpack(a, x);
-  unpack(b, y);
-  float sum = 0.0F;
-#pragma unroll
-  for (int i = 0; i < kVector; ++i) sum += x[i] * y[i];
-  return sum;
-}
-
 // This lane's part of <grad_out, difference> of one token.
 __device__ float token_dot(const GateGradientArguments& a, int64_t token) {
   const auto vectors = static_cast<unsigned>(a.heads * a.head_dim / kVector);

@@ -14,17 +14,6 @@ constexpr int kTokens = kThreads / 32;  // of a block; kListTile is a multiple
 constexpr int kBatch = 4;               // vectors of each operand that a thread asks for at once
 constexpr float kLog2E = 1.4426950408889634F;
 
-__device__ float dot(const Pack& a, const Pack& b) {
-  float x[kVector];
-  float y[kVector];
-  unpack(a, x);
-  unpack(b, y);
-  float sum = 0.0F;
-#pragma unroll
-  for (int i = 0; i < kVector; ++i) sum += x[i] * y[i];
-  return sum;
-}
-
 // Writes <grad_out, out> of this warp's token to delta[head]; returns this lane's part of
 // <grad_out, difference>. A head is `lanes` lanes wide.
 __device__ float contract(const RowStatisticsArguments& a, int64_t token, float* delta) {

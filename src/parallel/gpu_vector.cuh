@@ -42,6 +42,17 @@ __device__ inline void store(void* base, int64_t vector, const float (&in)[kVect
   static_cast<Pack*>(base)[vector] = pack(in);
 }
 
+__device__ inline float dot(const Pack& a, const Pack& b) {
+  float x[kVector];
+  float y[kVector];
+  unpack(a, x);
+  unpack(b, y);
+  float sum = 0.0F;
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) sum += x[i] * y[i];
+  return sum;
+}
+
 __device__ inline float round_to_bf16(float value) {
   return __bfloat162float(__float2bfloat16_rn(value));
 }
