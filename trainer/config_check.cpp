@@ -123,8 +123,6 @@ void check_supported(const RunConfig& config) {
   refuse_if(config.train.recompute != TrainSection::Recompute::kNone,
             "train.recompute other than none is not supported in this version; a smaller "
             "train.micro_batch saves memory.");
-  refuse_if(config.optimizer.moments != OptimizerSection::Moments::kFloat32,
-            "optimizer.moments other than float32 are not supported in this version.");
   refuse_if(config.parallel.context > 1,
             "parallel.context above 1 is not supported in this version.");
   refuse_if(

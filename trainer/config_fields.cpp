@@ -275,7 +275,9 @@ std::vector<Field> fields_of(OptimizerSection& optimizer) {
             "Gradients are scaled to at most this L2 norm of all together."),
       field("moments", optimizer.moments,
             choice<Moments>({{Moments::kFloat32, "float32"}, {Moments::kBfloat16, "bfloat16"}}),
-            kRefused, "The type in which the moments are kept; in this version float32 only."),
+            kRefused,
+            "The type in which the moments are kept; bfloat16 halves them, and rounds at random so "
+            "that their means are exact."),
   };
 }
 

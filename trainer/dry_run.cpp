@@ -31,7 +31,7 @@ std::string describe_dry_run(const RunConfig& config, int ranks) {
                       model.parameter_count(has_router(config)),
                       has_router(config) ? model.layers * model.hidden_size : 0, frozen.size());
   const FlatParameters parameters(units, frozen, compute_type(config), c10::kMeta,
-                                  FlatParameters::Purpose::kTraining);
+                                  FlatParameters::Purpose::kTraining, moment_type(config));
   text += fmt::format("#   memory      {}; activations and workspace come on top\n",
                       describe_memory(memory_use(parameters)));
   text += fmt::format(

@@ -172,4 +172,9 @@ at::ScalarType compute_type(const RunConfig& config) {
   return config.model.compute == ModelSection::Compute::kFloat32 ? at::kFloat : at::kBFloat16;
 }
 
+at::ScalarType moment_type(const RunConfig& config) {
+  return config.optimizer.moments == OptimizerSection::Moments::kFloat32 ? at::kFloat
+                                                                         : at::kBFloat16;
+}
+
 }  // namespace swiattn

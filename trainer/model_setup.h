@@ -32,5 +32,6 @@ std::vector<std::string> frozen_tensors(const std::vector<ParameterUnit>& units,
                                         const std::vector<std::string>& globs);
 
 at::ScalarType compute_type(const RunConfig& config);
+at::ScalarType moment_type(const RunConfig& config);
 
 }  // namespace swiattn

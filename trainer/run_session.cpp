@@ -229,7 +229,7 @@ struct TrainedModel {
   TrainedModel(const RunConfig& config, const ModelConfig& model_config, c10::Device device,
                const std::vector<ParameterUnit>& units)
       : parameters(units, frozen_tensors(units, config.train.freeze), compute_type(config), device,
-                   FlatParameters::Purpose::kTraining),
+                   FlatParameters::Purpose::kTraining, moment_type(config)),
         model(model_config, model_options(config, model_config), parameters, operations_for(device),
               make_attention_backend(backend_name(config), device, compute_type(config))) {}
 };

@@ -25,8 +25,12 @@ namespace swiattn {
 namespace {
 
 AdamWSettings adamw_settings(const RunConfig& config) {
-  return {config.optimizer.betas[0], config.optimizer.betas[1], config.optimizer.eps,
-          config.optimizer.weight_decay, config.router.learning_rate_multiplier};
+  return {config.optimizer.betas[0],
+          config.optimizer.betas[1],
+          config.optimizer.eps,
+          config.optimizer.weight_decay,
+          config.router.learning_rate_multiplier,
+          static_cast<uint64_t>(config.run.seed)};
 }
 
 std::vector<RoutingRow> routing_rows(const StepReport& report, bool with_router) {

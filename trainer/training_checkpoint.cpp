@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cstring>
+#include <optional>
 
 #include "base/json.h"
 #include "checkpoint/export_config.h"
@@ -22,17 +23,21 @@ at::Tensor slice(const at::Tensor& buffer, const Segment& segment) {
   return buffer.narrow(0, segment.offset, segment.spec.numel());
 }
 
-// A flat float32 tensor as a source: its memory where the CPU has it, copied block by block else.
+// A flat tensor of float32 or bfloat16 as a source: its memory where the CPU has it, copied block
+// by block else.
 TensorSource source_of(std::string name, const Segment& segment, const at::Tensor& values) {
-  TensorSource source{std::move(name), TensorType::kF32, segment.spec.shape};
+  const bool narrow = values.scalar_type() == at::kBFloat16;
+  TensorSource source{std::move(name), narrow ? TensorType::kBF16 : TensorType::kF32,
+                      segment.spec.shape};
   if (values.device().is_cpu()) {
     source.data = values.const_data_ptr();
     return source;
   }
   source.fill = [values](uint64_t offset, std::span<std::byte> block) {
+    const auto size = static_cast<uint64_t>(values.element_size());
     const at::Tensor part = values
-                                .narrow(0, static_cast<int64_t>(offset / sizeof(float)),
-                                        static_cast<int64_t>(block.size() / sizeof(float)))
+                                .narrow(0, static_cast<int64_t>(offset / size),
+                                        static_cast<int64_t>(block.size() / size))
                                 .cpu();
     std::memcpy(block.data(), part.const_data_ptr(), block.size());
   };
@@ -47,10 +52,12 @@ uint64_t checkpoint_bytes(const FlatParameters& parameters) {
   return bytes;
 }
 
+// `narrow` is what the tensor may be besides float32.
 void copy_tensor(const SafetensorsFile& file, const std::string& name, const Segment& segment,
-                 const at::Tensor& to) {
+                 const at::Tensor& to, std::optional<TensorType> narrow) {
   const TensorEntry& entry = file.entry(name);
-  if (entry.type != TensorType::kF32 || entry.shape != segment.spec.shape) {
+  const bool readable = entry.type == TensorType::kF32 || entry.type == narrow;
+  if (!readable || entry.shape != segment.spec.shape) {
     fail(
         ExitCode::kCheckpoint,
         "{}: the tensor {} is {} of [{}], but this model needs F32 of [{}]; the checkpoint belongs "
@@ -58,8 +65,9 @@ void copy_tensor(const SafetensorsFile& file, const std::string& name, const Seg
         file.path(), name, to_string(entry.type), fmt::join(entry.shape, ", "),
         fmt::join(segment.spec.shape, ", "));
   }
-  const at::Tensor host = at::from_blob(const_cast<std::byte*>(file.data(entry).data()),
-                                        {segment.spec.numel()}, at::kFloat);
+  const at::Tensor host =
+      at::from_blob(const_cast<std::byte*>(file.data(entry).data()), {segment.spec.numel()},
+                    entry.type == TensorType::kF32 ? at::kFloat : at::kBFloat16);
   to.copy_(host);
 }
 
@@ -129,10 +137,11 @@ void load_training_checkpoint(const SavedCheckpoint& checkpoint, FlatParameters&
   for (FlatUnit& unit : parameters.units()) {
     for (const Segment& segment : unit.segments) {
       const std::string& name = segment.spec.name;
-      copy_tensor(weights, name, segment, slice(unit.master, segment));
+      copy_tensor(weights, name, segment, slice(unit.master, segment), {});
       if (!segment.trainable || !moments.contains("exp_avg." + name)) continue;
-      copy_tensor(moments, "exp_avg." + name, segment, slice(unit.moment1, segment));
-      copy_tensor(moments, "exp_avg_sq." + name, segment, slice(unit.moment2, segment));
+      constexpr TensorType kNarrow = TensorType::kBF16;
+      copy_tensor(moments, "exp_avg." + name, segment, slice(unit.moment1, segment), kNarrow);
+      copy_tensor(moments, "exp_avg_sq." + name, segment, slice(unit.moment2, segment), kNarrow);
     }
   }
 }

@@ -1,7 +1,8 @@
 // What a run saves to go on exactly where it was, and how it comes back.
 //
 //   model.safetensors      the float32 masters by Hugging Face name
-//   optimizer.safetensors  both moments of every trained tensor: exp_avg.NAME, exp_avg_sq.NAME
+//   optimizer.safetensors  both moments of every trained tensor in the type in which they are kept:
+//                          exp_avg.NAME, exp_avg_sq.NAME
 //   config.json            the model's shape; with model.safetensors a folder that init_from takes
 //   training.json          TrainingProgress
 //   run.yaml               the resolved configuration
@@ -44,7 +45,7 @@ RunConfig read_saved_config(const SavedCheckpoint& checkpoint);
 
 // Fills masters and moments; compute copies are the caller's. Throws Error{kCheckpoint} naming the
 // tensor that is missing or has another shape. Moments of tensors that were frozen then and are
-// trained now start at zero.
+// trained now start at zero; moments of another type than the run's are converted, to the nearest.
 void load_training_checkpoint(const SavedCheckpoint& checkpoint, FlatParameters& parameters);
 
 }  // namespace swiattn

@@ -108,11 +108,11 @@ __device__ void add_router(const float* router_weight, float grad_logit,
 // Nothing else is read from global memory in the loop, since it might wait behind that row: each
 // thread keeps its columns of the weight in registers, and those of the router's in shared memory.
 template <int kSlots, bool kRouter>
-__global__ void __launch_bounds__(kSlots == 1 ? kMaxRowThreads / 2 : kMaxRowThreads,
-                                  kSlots == 1 ? (kRouter ? 2 : 3) : 1)
+__global__ void __launch_bounds__(max_row_threads(kSlots), kSlots == 1 ? (kRouter ? 2 : 3) : 1)
     backward(RmsNormBackwardArguments a) {
   __shared__ WarpValues dot_of_warp[2];
-  __shared__ alignas(32) float router_weight[kRouter ? kSlots * kSlots * 2048 : kVector];
+  constexpr int kMaxWidth = max_row_threads(kSlots) * kSlots * kVector;
+  __shared__ alignas(32) float router_weight[kRouter ? kMaxWidth : kVector];
   const int64_t vectors = a.width / kVector;
   Pack weight[kSlots] = {};
 #pragma unroll

@@ -10,6 +10,11 @@ constexpr int kWarp = 32;
 constexpr int kMaxRowThreads = 512;
 constexpr int kMaxSlots = 2;
 
+// The most threads of a row with this many vectors each.
+constexpr int max_row_threads(int slots) {
+  return slots == 1 ? kMaxRowThreads / 2 : kMaxRowThreads;
+}
+
 struct RowThreads {
   int slots;    // vectors of a thread
   int threads;  // of a row, a multiple of a warp
@@ -19,7 +24,7 @@ struct RowThreads {
 // 8192, have two.
 inline RowThreads row_threads(int64_t width) {
   const int64_t vectors = width / kVector;
-  const int slots = vectors <= kMaxRowThreads / 2 ? 1 : kMaxSlots;
+  const int slots = vectors <= max_row_threads(1) ? 1 : kMaxSlots;
   const int64_t threads = (vectors + slots - 1) / slots;
   return {slots, static_cast<int>((threads + kWarp - 1) / kWarp * kWarp)};
 }

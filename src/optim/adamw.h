@@ -4,13 +4,14 @@
 //   m = b1 m + (1 - b1) g        v = b2 v + (1 - b2) g^2
 //   p -= lr * ( (m / (1 - b1^n)) / (sqrt(v / (1 - b2^n)) + eps) + decay * p )
 //
-// in float32, n counting the updates that were applied; the same bits on a CPU and on a GPU.
-// Matrices decay, embeddings included; norms, biases and routers do not; routers have a rate of
-// their own.
+// in float32, the moments kept in float32 or in bfloat16 (stochastic_rounding.h), n counting the
+// updates that were applied; the same bits on a CPU and on a GPU. Matrices decay, embeddings
+// included; norms, biases and routers do not; routers have a rate of their own.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <vector>
 
 #include "optim/adamw_kernel.h"
@@ -24,6 +25,7 @@ struct AdamWSettings {
   double eps = 1e-8;
   double weight_decay = 0.1;
   double router_rate_multiplier = 1.0;
+  uint64_t seed = 0;  // of the rounding of moments in bfloat16
 };
 
 class AdamW {

@@ -1,27 +1,31 @@
 // The arithmetic of one AdamW update over spans of a unit's flat buffers, on a CPU and on a GPU.
 // Both give the same bits: they share update_element(), whose operations are rounded one by one
 // (src/optim/CMakeLists.txt forbids contracting a product and a sum).
+//
+// Moments kept in bfloat16 take part in an update as they are and are rounded when it is done
+// (stochastic_rounding.h); the update itself uses them unrounded.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
-#ifdef __CUDACC__
-#define SWIATTN_HOST_DEVICE __host__ __device__
-#else
-#define SWIATTN_HOST_DEVICE
-#endif
+#include "optim/host_device.h"
+#include "optim/stochastic_rounding.h"
 
 namespace swiattn {
+
+enum class MomentType { kFloat32, kBfloat16 };
 
 // One unit's flat buffers, on the host or on a GPU; each begins at a multiple of 16 bytes.
 struct AdamWBuffers {
   float* master = nullptr;
   const float* gradient = nullptr;
-  float* moment1 = nullptr;
-  float* moment2 = nullptr;
+  void* moment1 = nullptr;  // of type `moments`
+  void* moment2 = nullptr;
   void* compute_bf16 = nullptr;  // null when there is no separate copy
+  MomentType moments = MomentType::kFloat32;
+  uint64_t unit = 0;  // which one, for the draws of the rounding
 };
 
 // Elements [begin, end) of the buffers, which decay alike at the same rate.
@@ -36,13 +40,15 @@ struct AdamWConstants {
   double beta1 = 0.0;
   double beta2 = 0.0;
   float eps = 0.0F;
+  uint64_t seed = 0;  // of the rounding
 };
 
-// What all elements of an update share.
+// What all elements of a unit share in an update.
 struct AdamWFactors {
   float gradient = 0.0F;
   float correction1 = 0.0F;  // 1 - beta1^n
   float correction2 = 0.0F;
+  uint64_t rounding_key = 0;
 };
 
 struct AdamWElement {
@@ -60,10 +66,11 @@ SWIATTN_HOST_DEVICE constexpr float bias_correction(double beta, int64_t n) {
   return static_cast<float>(1.0 - power);
 }
 
-SWIATTN_HOST_DEVICE inline AdamWFactors adamw_factors(const AdamWConstants& c, double factor,
-                                                      int64_t updates) {
+SWIATTN_HOST_DEVICE inline AdamWFactors adamw_factors(const AdamWConstants& c, uint64_t unit,
+                                                      double factor, int64_t updates) {
   return {static_cast<float>(factor), bias_correction(c.beta1, updates),
-          bias_correction(c.beta2, updates)};
+          bias_correction(c.beta2, updates),
+          rounding_key(c.seed, static_cast<uint64_t>(updates), unit)};
 }
 
 SWIATTN_HOST_DEVICE inline AdamWElement update_element(const AdamWElement& x, float gradient,

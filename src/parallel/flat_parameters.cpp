@@ -117,7 +117,7 @@ GradientTarget FlatUnit::take_gradient(const std::string& group) {
 
 FlatParameters::FlatParameters(const std::vector<ParameterUnit>& units,
                                const std::vector<std::string>& frozen, at::ScalarType compute_type,
-                               c10::Device device, Purpose purpose)
+                               c10::Device device, Purpose purpose, at::ScalarType moment_type)
     : compute_type_(compute_type), device_(device) {
   const std::unordered_set<std::string> frozen_set(frozen.begin(), frozen.end());
   const at::ScalarType master_type = compute_type == at::kDouble ? at::kDouble : at::kFloat;
@@ -128,8 +128,9 @@ FlatParameters::FlatParameters(const std::vector<ParameterUnit>& units,
         compute_type == master_type ? unit.master : allocate(unit.numel, compute_type, device);
     if (purpose == Purpose::kTraining) {
       unit.gradient = allocate(unit.trainable_numel, master_type, device);
-      unit.moment1 = allocate(unit.trainable_numel, master_type, device);
-      unit.moment2 = allocate(unit.trainable_numel, master_type, device);
+      const at::ScalarType moments = master_type == at::kDouble ? at::kDouble : moment_type;
+      unit.moment1 = allocate(unit.trainable_numel, moments, device);
+      unit.moment2 = allocate(unit.trainable_numel, moments, device);
     }
     units_.push_back(std::move(unit));
   }

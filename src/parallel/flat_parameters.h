@@ -60,9 +60,9 @@ struct FlatGroup {
 };
 
 // The buffers of one unit. `master` is float32 and holds every parameter; `compute` holds the copy
-// that the layers read, and is `master` itself when the compute type is float32; `gradient` and the
-// two moments are float32 and cover only the trainable prefix. With a compute type of float64,
-// which the tests use as the judge, all of them are float64.
+// that the layers read, and is `master` itself when the compute type is float32; `gradient`,
+// float32, and the two moments, float32 or bfloat16, cover only the trainable prefix. With a
+// compute type of float64, which the tests use as the judge, all of them are float64.
 struct FlatUnit {
   std::string name;
   std::vector<Segment> segments;
@@ -72,8 +72,8 @@ struct FlatUnit {
   at::Tensor master;    // [numel] float32
   at::Tensor compute;   // [numel] compute type
   at::Tensor gradient;  // [trainable_numel] float32; undefined when only evaluated, as the moments
-  at::Tensor moment1;   // [trainable_numel] float32
-  at::Tensor moment2;   // [trainable_numel] float32
+  at::Tensor moment1;   // [trainable_numel] moment type
+  at::Tensor moment2;   // [trainable_numel] moment type
 
   const Segment& segment(const std::string& tensor_name) const;
   bool has_group(const std::string& group) const;
@@ -94,7 +94,8 @@ class FlatParameters {
   // Allocates zeroed buffers. `frozen` holds the full names of tensors that are not trained; a
   // group of which some members are frozen keeps gradients for all and updates only the others.
   FlatParameters(const std::vector<ParameterUnit>& units, const std::vector<std::string>& frozen,
-                 at::ScalarType compute_type, c10::Device device, Purpose purpose);
+                 at::ScalarType compute_type, c10::Device device, Purpose purpose,
+                 at::ScalarType moment_type = at::kFloat);
 
   std::vector<FlatUnit>& units() { return units_; }
   const std::vector<FlatUnit>& units() const { return units_; }

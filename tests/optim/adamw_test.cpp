@@ -101,6 +101,74 @@ TEST(AdamWTest, FrozenTensorsStayWhateverTheirGradient) {
   EXPECT_FALSE(unit.master_view(unit.segment("matrix")).equal(matrix));
 }
 
+// Constant gradients, so that every element's second moment is 1 - beta2^n: each update moves it by
+// less than half a step of bfloat16, from a quarter on, where rounding to nearest would leave it.
+TEST(AdamWTest, MomentsInBfloat16GrowByLessThanTheirStep) {
+  constexpr int64_t kCount = 4096, kUpdates = 2000;
+  FlatParameters parameters({{"unit", {{"n", {{"norm", {kCount}, ParameterRole::kNorm}}}}}}, {},
+                            at::kFloat, at::kCPU, FlatParameters::Purpose::kTraining,
+                            at::kBFloat16);
+  FlatUnit& unit = parameters.units()[0];
+  EXPECT_EQ(unit.moment1.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(unit.moment2.scalar_type(), at::kBFloat16);
+  unit.gradient.fill_(1.0);
+  AdamWSettings settings = kSettings;
+  settings.beta2 = 0.999;
+  AdamW optimizer(settings, parameters);
+  for (int64_t n = 0; n < kUpdates; ++n) optimizer.step(1e-3, scalar(1.0), scalar(1.0));
+  // The noise of a mean of 4096 is some 0.0005.
+  EXPECT_NEAR(unit.moment2.to(at::kDouble).mean().item<double>(), 1 - std::pow(0.999, kUpdates),
+              0.005);
+  EXPECT_NEAR(unit.moment1.to(at::kDouble).mean().item<double>(), 1.0, 0.002);
+  // The draws of elements are their own.
+  EXPECT_GT(unit.moment2.to(at::kDouble).std().item<double>(), 0.005);
+}
+
+// A resume has masters, moments and the count of updates; the draws follow from these.
+TEST(AdamWTest, MomentsInBfloat16GoOnWithTheSameBits) {
+  const auto make_narrow = [] {
+    return FlatParameters({{"a", {{"m", {{"a.matrix", {5, 9}, ParameterRole::kMatrix}}}}},
+                           {"b", {{"m", {{"b.matrix", {7, 3}, ParameterRole::kMatrix}}}}}},
+                          {}, at::kFloat, at::kCPU, FlatParameters::Purpose::kTraining,
+                          at::kBFloat16);
+  };
+  AdamWSettings settings = kSettings;
+  settings.seed = 17;
+  const auto update = [&](FlatParameters& parameters, AdamW& optimizer, int n) {
+    for (FlatUnit& unit : parameters.units()) {
+      unit.gradient.copy_((at::arange(unit.gradient.numel()) * 0.37 + n).sin());
+    }
+    optimizer.step(1e-3, scalar(1.0), scalar(n == 3 ? 0.0 : 1.0));  // one is skipped
+  };
+  const auto expect_equal = [](const FlatParameters& a, const FlatParameters& b, bool equal) {
+    for (size_t u = 0; u < a.units().size(); ++u) {
+      EXPECT_EQ(at::equal(a.units()[u].moment1, b.units()[u].moment1), equal);
+      EXPECT_EQ(at::equal(a.units()[u].moment2, b.units()[u].moment2), equal);
+      EXPECT_EQ(at::equal(a.units()[u].master, b.units()[u].master), equal);
+    }
+  };
+  FlatParameters whole = make_narrow(), resumed = make_narrow(), other = make_narrow();
+  AdamW optimizer(settings, whole);
+  for (int n = 1; n <= 8; ++n) {
+    update(whole, optimizer, n);
+    if (n != 5) continue;
+    for (size_t u = 0; u < whole.units().size(); ++u) {
+      resumed.units()[u].master.copy_(whole.units()[u].master);
+      resumed.units()[u].moment1.copy_(whole.units()[u].moment1);
+      resumed.units()[u].moment2.copy_(whole.units()[u].moment2);
+    }
+  }
+  AdamW again(settings, resumed);
+  again.set_updates(4);
+  for (int n = 6; n <= 8; ++n) update(resumed, again, n);
+  expect_equal(resumed, whole, true);
+
+  settings.seed = 18;
+  AdamW reseeded(settings, other);
+  for (int n = 1; n <= 8; ++n) update(other, reseeded, n);
+  expect_equal(other, whole, false);
+}
+
 TEST(AdamWTest, TheComputeCopyIsTheRoundedMaster) {
   FlatParameters parameters = make({}, at::kBFloat16);
   FlatUnit& unit = parameters.units()[0];

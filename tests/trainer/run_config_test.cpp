@@ -440,7 +440,6 @@ TEST(RunConfig, CombinationsThatMakeNoSenseAreRefused) {
       {{"--train.recompute=layer"},
        "train.recompute other than none is not supported in this version"},
       {{"--train.recompute=selective"}, "not supported in this version"},
-      {{"--optimizer.moments=bfloat16"}, "not supported in this version"},
       {{"--parallel.context=2"}, "not supported in this version"},
       {{"--parallel.shard=optimizer"}, "not supported in this version"},
       {{"--parallel.shard=full"}, "not supported in this version"},

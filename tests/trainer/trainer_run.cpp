@@ -119,7 +119,8 @@ Transcript TrainerRun::train(const std::string& name, const Options& options) co
   const ModelConfig model_config = starting_model_config(config);
   const auto units = parameter_table(model_config, has_router(config));
   FlatParameters parameters(units, frozen_tensors(units, config.train.freeze), compute_type(config),
-                            options.device, FlatParameters::Purpose::kTraining);
+                            options.device, FlatParameters::Purpose::kTraining,
+                            moment_type(config));
   CausalLm model(model_config, model_options(config, model_config), parameters,
                  operations_for(options.device),
                  make_attention_backend("auto", options.device, compute_type(config)));
