@@ -25,6 +25,7 @@ namespace {
 struct Options {
   int64_t batch = 1, length = 32768, heads = 16, kv_heads = 8, head_dim = 128, window = 1024;
   std::vector<double> ratios = {0.13};
+  double sampled = 0.1;  // share of the rows of the window that get both branches
   std::vector<std::string> backends = {"fused", "library"};
   int repeats = 20;
   bool deterministic = false;
@@ -123,6 +124,13 @@ class Pieces {
     report(name, "routed forward", ratio, far + near_pairs(), 4,
            [&] { backend_->attend_routed(qkv_, route, layout_, shape_); });
     report(name, "switch forward", ratio, full_pairs(), 4, [&] { forward(route); });
+    const at::Tensor others =
+        at::rand({layout_.tokens}, qkv_.options().dtype(at::kFloat)) < o_.sampled;
+    const at::Tensor both = route.logical_or(others).logical_and(layout_.position >= shape_.window);
+    const double far_of_both = (ratio + (1 - ratio) * o_.sampled) * (full_pairs() - near_pairs());
+    report(name, "sampled forward", ratio, far_of_both + near_pairs(), 4, [&] {
+      backend_->attend_sampled(qkv_, route, both, layout_, shape_, DisagreementReduction::kMean);
+    });
     report(name, "switch backward", ratio, far + near_pairs(), 10, [&] {
       switch_attention_backward(*backend_, grad_, {}, qkv_, saved, layout_, shape_, grad_qkv_);
     });
@@ -175,6 +183,7 @@ int main(int argc, char** argv) {
   app.add_option("--head-dim", options.head_dim);
   app.add_option("--window", options.window);
   app.add_option("--ratio", options.ratios);
+  app.add_option("--sampled", options.sampled);
   app.add_option("--backend", options.backends);
   app.add_option("--repeats", options.repeats);
   app.add_flag("--deterministic", options.deterministic);

@@ -51,6 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ranks", type=int, default=1, help="more than one: through mpirun")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--peer", choices=("full", "two_branch"), action="append", default=[])
+    parser.add_argument("--peer-cuda-graph", action="store_true", help="the peer's step as a graph")
     parser.add_argument("--profile", action="store_true", help="say where the time goes, too")
     parser.add_argument("--output", type=Path, help="where the card goes")
     parser.add_argument("--commit", help="for the card, where the sources are not in a git clone")
@@ -159,6 +160,8 @@ def measure_peer(arguments: argparse.Namespace, mode: str) -> dict:
     command = [sys.executable, str(PEER)]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
+    if arguments.peer_cuda_graph:
+        command.append("--cuda-graph")
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if result.returncode != 0:
         sys.exit(f"error: the peer in mode {mode} ended with exit code {result.returncode}.")
@@ -211,6 +214,7 @@ def make_card(arguments: argparse.Namespace, trainer: dict, peers: dict[str, dic
         card[f"ratio_to_peer_{mode}"] = per_rank / peer["tokens_per_second"]
         card[f"peer_{mode}_mfu"] = peer["mfu"]
         card[f"peer_{mode}_memory_gib"] = peer["memory_gib"]
+        card["peer_cuda_graph"] = arguments.peer_cuda_graph
     return card
 
 

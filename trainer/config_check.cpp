@@ -46,6 +46,10 @@ void check_attention(const AttentionSection& attention) {
             "mode.");
   refuse_if(std::set<int64_t>(layers.begin(), layers.end()).size() != layers.size(),
             "attention.full_layers names a layer twice.");
+  refuse_if(
+      attention.far_sampling.enabled && attention.mode != AttentionSection::Mode::kSwitch,
+      "attention.far_sampling is only for attention.mode switch; in the other modes no token has "
+      "both branches.");
 }
 
 // In the other modes there is no router, and its keys mean nothing.
@@ -74,6 +78,9 @@ void check_routing(const RunConfig& config) {
   refuse_if(!regularizer.detach_gamma &&
                 config.attention.backend != AttentionSection::Backend::kReference,
             "regularizer.detach_gamma false works with attention.backend reference only.");
+  refuse_if(!regularizer.detach_gamma && config.attention.far_sampling.enabled,
+            "regularizer.detach_gamma false needs the disagreement of every token; set "
+            "attention.far_sampling.enabled to false.");
 }
 
 void check_data(const DataSection& data) {
@@ -120,9 +127,6 @@ void check_log(const RunConfig& config) {
 
 void check_supported(const RunConfig& config) {
   using Shard = ParallelSection::Shard;
-  refuse_if(config.train.recompute != TrainSection::Recompute::kNone,
-            "train.recompute other than none is not supported in this version; a smaller "
-            "train.micro_batch saves memory.");
   refuse_if(config.parallel.context > 1,
             "parallel.context above 1 is not supported in this version.");
   refuse_if(

@@ -114,12 +114,20 @@ std::vector<Field> profile_fields(ProfileRange& profile) {
   };
 }
 
+std::vector<Field> far_sampling_fields(FarSamplingKeys& sampling) {
+  return {
+      entry("enabled", sampling.enabled, boolean()),
+      entry("minimum", sampling.minimum, number({.low = 0, .high = 1, .without_low = true})),
+      entry("scale", sampling.scale, number(kNotNegative)),
+  };
+}
+
 std::vector<Field> fields_of(RunSection& run) {
   return {
       field("folder", run.folder, text(), kFree,
             "Everything the run writes goes here; a run in it is continued.", kRequired),
       field("seed", run.seed, whole(0, kThousand, kLargestQuantity), kRefused,
-            "Of the data order, new weights and random gates."),
+            "Of the data order, new weights and all that is drawn."),
   };
 }
 
@@ -164,6 +172,11 @@ std::vector<Field> fields_of(AttentionSection& attention) {
             kFree, "The implementation of attention; auto takes the fastest that fits."),
       field("mask_documents", attention.mask_documents, boolean(), kRefused,
             "Attention stays inside a document, and positions restart with each."),
+      field("far_sampling", attention.far_sampling, map_of(far_sampling_fields), kRefused,
+            "With `mode: switch` and `enabled`, training visits the far keys of the tokens that "
+            "chose them and of a sample of the others, each drawn with probability `scale * p * "
+            "(1 - p)`, at least `minimum`, p the gate's: faster, with an unbiased router gradient "
+            "([method](method.md#sampled-far-rows))."),
   };
 }
 
@@ -245,12 +258,14 @@ std::vector<Field> fields_of(TrainSection& train) {
             "Sequences of a step, over all ranks."),
       field("micro_batch", train.micro_batch, whole(1), kFree,
             "Sequences that a rank computes at once."),
-      field("recompute", train.recompute,
-            choice<Recompute>({{Recompute::kNone, "none"},
-                               {Recompute::kLayer, "layer"},
-                               {Recompute::kSelective, "selective"}}),
-            kFree,
-            "What the backward pass computes again to save memory; in this version none only."),
+      field(
+          "recompute", train.recompute,
+          choice<Recompute>({{Recompute::kNone, "none"},
+                             {Recompute::kLayer, "layer"},
+                             {Recompute::kSelective, "selective"}}),
+          kFree,
+          "What the backward pass computes again to save memory: nothing, each layer but its "
+          "attention (selective), or all of it (layer). The numbers of a run do not depend on it."),
       field("freeze", train.freeze, list_of(text()), kRefused,
             "Globs over the names of tensors to leave as they are; the last match wins and `!` "
             "frees: "

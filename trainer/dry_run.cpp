@@ -10,12 +10,29 @@
 #include "trainer/schedule_setup.h"
 
 namespace swiattn {
+namespace {
+
+std::string describe_activations(const RunConfig& config, const ModelConfig& model,
+                                 const CausalLmOptions& options) {
+  const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
+  const auto kept = [&](Recompute recompute) {
+    return describe_bytes(
+        kept_activations(recompute, model, options, compute_type(config), tokens));
+  };
+  return fmt::format(
+      "{} kept by the layers for the backward of a micro-batch (train.recompute none: {}, "
+      "selective: {}, layer: {})",
+      kept(options.recompute), kept(Recompute::kNone), kept(Recompute::kSelective),
+      kept(Recompute::kLayer));
+}
+
+}  // namespace
 
 std::string describe_dry_run(const RunConfig& config, int ranks) {
   const ModelConfig model = starting_model_config(config);
   const std::vector<ParameterUnit> units = parameter_table(model, has_router(config));
   const auto frozen = frozen_tensors(units, config.train.freeze);
-  model_options(config, model);
+  const CausalLmOptions options = model_options(config, model);
   const ModelTokens tokens{model.vocab_size, starting_tokenizer_hash(config)};
   const BatchStream stream = training_stream(config, tokens, 0, ranks);
   validation_streams(config, tokens, 0, ranks);
@@ -34,6 +51,7 @@ std::string describe_dry_run(const RunConfig& config, int ranks) {
                                   FlatParameters::Purpose::kTraining, moment_type(config));
   text += fmt::format("#   memory      {}; activations and workspace come on top\n",
                       describe_memory(memory_use(parameters)));
+  text += fmt::format("#   activations {}\n", describe_activations(config, model, options));
   text += fmt::format(
       "#   step        {} sequences of {} = {} tokens; {} micro-batches of {} on each of {} "
       "ranks\n",

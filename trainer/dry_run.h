@@ -7,9 +7,9 @@
 
 namespace swiattn {
 
-// Parameters, the memory that they take on each rank, tokens a step, schedule and the resolved
-// configuration, for `ranks` ranks. Opens the data and the model's config.json, so that what is
-// wrong with them shows here. Throws Error.
+// Parameters, the memory that they and the layers' activations take on each rank, tokens a step,
+// schedule and the resolved configuration, for `ranks` ranks. Opens the data and the model's
+// config.json, so that what is wrong with them shows here. Throws Error.
 std::string describe_dry_run(const RunConfig& config, int ranks);
 
 }  // namespace swiattn

@@ -5,13 +5,6 @@
 namespace swiattn {
 namespace {
 
-std::string size(int64_t bytes) {
-  constexpr double kGib = 1 << 30;
-  const auto value = static_cast<double>(bytes);
-  return value < kGib ? fmt::format("{:.1f} MiB", 1024 * value / kGib)
-                      : fmt::format("{:.2f} GiB", value / kGib);
-}
-
 int64_t bytes_of(const at::Tensor& buffer) {
   return buffer.defined() ? static_cast<int64_t>(buffer.nbytes()) : 0;
 }
@@ -29,15 +22,33 @@ MemoryUse memory_use(const FlatParameters& parameters) {
   return use;
 }
 
+int64_t kept_activations(Recompute recompute, const ModelConfig& config,
+                         const CausalLmOptions& options, at::ScalarType compute_type,
+                         int64_t tokens) {
+  int64_t bytes = 0;
+  for (const LayerAttention attention : options.attention) {
+    bytes +=
+        tokens * kept_bytes_per_token(recompute, config, attention, options.gate, compute_type);
+  }
+  return bytes;
+}
+
+std::string describe_bytes(int64_t bytes) {
+  constexpr double kGib = 1 << 30;
+  const auto value = static_cast<double>(bytes);
+  return value < kGib ? fmt::format("{:.1f} MiB", 1024 * value / kGib)
+                      : fmt::format("{:.2f} GiB", value / kGib);
+}
+
 std::string describe_memory(const MemoryUse& use) {
-  return fmt::format("weights {}, gradients {}, moments {}", size(use.weights), size(use.gradients),
-                     size(use.moments));
+  return fmt::format("weights {}, gradients {}, moments {}", describe_bytes(use.weights),
+                     describe_bytes(use.gradients), describe_bytes(use.moments));
 }
 
 std::string describe_peak_memory(const MemoryUse& use, int64_t peak, c10::Device device) {
   return fmt::format("Memory at its peak: {}, activations{} {}; {} together.", describe_memory(use),
                      device.is_cpu() ? ", workspace and program" : " and workspace",
-                     size(peak - use.total()), size(peak));
+                     describe_bytes(peak - use.total()), describe_bytes(peak));
 }
 
 }  // namespace swiattn

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 
+#include "model/causal_lm.h"
 #include "parallel/flat_parameters.h"
 
 namespace swiattn {
@@ -21,6 +22,14 @@ struct MemoryUse {
 
 // Parameters on the meta device tell what those of a run will take.
 MemoryUse memory_use(const FlatParameters& parameters);
+
+// Bytes that the layers keep of a micro-batch's forward for its backward.
+int64_t kept_activations(Recompute recompute, const ModelConfig& config,
+                         const CausalLmOptions& options, at::ScalarType compute_type,
+                         int64_t tokens);
+
+// "6.54 GiB", or "812.0 MiB"
+std::string describe_bytes(int64_t bytes);
 
 // "weights 6.54 GiB, gradients 4.36 GiB, moments 8.72 GiB"
 std::string describe_memory(const MemoryUse& use);

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "checkpoint/hf_folder.h"
 #include "loss/regularizer.h"
+#include "model/captured_training.h"
 #include "model/parameter_table.h"
 
 namespace swiattn {
@@ -46,6 +47,12 @@ GateKind gate_kind(RouterSection::Gate gate) {
   return GateKind::kLearned;
 }
 
+std::optional<FarSampling> far_sampling(const AttentionSection& attention) {
+  const FarSamplingKeys& keys = attention.far_sampling;
+  if (!keys.enabled) return std::nullopt;
+  return FarSampling{keys.minimum, keys.scale};
+}
+
 RegularizerKind regularizer_kind(RegularizerSection::Kind kind) {
   using Kind = RegularizerSection::Kind;
   switch (kind) {
@@ -63,6 +70,18 @@ RegularizerKind regularizer_kind(RegularizerSection::Kind kind) {
       break;
   }
   return RegularizerKind::kAdaptive;
+}
+
+Recompute recompute_of(TrainSection::Recompute recompute) {
+  switch (recompute) {
+    case TrainSection::Recompute::kSelective:
+      return Recompute::kSelective;
+    case TrainSection::Recompute::kLayer:
+      return Recompute::kLayer;
+    case TrainSection::Recompute::kNone:
+      break;
+  }
+  return Recompute::kNone;
 }
 
 }  // namespace
@@ -86,13 +105,22 @@ CausalLmOptions model_options(const RunConfig& config, const ModelConfig& model)
   options.attention = layer_attention(config.attention, model.layers);
   options.window = config.attention.window;
   options.gate = {gate_kind(config.router.gate), config.router.ratio.value_or(0.0),
-                  static_cast<uint64_t>(config.run.seed)};
+                  static_cast<uint64_t>(config.run.seed), far_sampling(config.attention)};
   const RegularizerSection& r = config.regularizer;
   const bool sum = r.disagreement == RegularizerSection::Disagreement::kSum;
   options.objective = {gamma_coefficients({regularizer_kind(r.kind), r.gamma, r.eps, r.alpha}),
                        sum ? DisagreementReduction::kSum : DisagreementReduction::kMean,
                        r.detach_gamma};
+  options.recompute = recompute_of(config.train.recompute);
   return options;
+}
+
+bool replays_training(const RunConfig& config, const ModelConfig& model, c10::Device device) {
+  return device.is_cuda() && compute_type(config) == at::kBFloat16 &&
+         config.train.recompute == TrainSection::Recompute::kNone &&
+         config.regularizer.kind != RegularizerSection::Kind::kTargetRatio &&
+         is_bound_by_launches(config.train.micro_batch * config.data.sequence_length,
+                              model.hidden_size);
 }
 
 HybridAttention hybrid_attention(const RunConfig& config) {

@@ -16,12 +16,17 @@ namespace swiattn {
 // model.architecture, with model.rope_scaling applied. `dtype` is that of the export. Throws Error.
 ModelConfig starting_model_config(const RunConfig& config);
 
-// How its layers attend and what is added to the loss. Throws Error{kConfiguration} where the keys
-// do not fit the model (a full layer that it does not have).
+// How its layers attend, what is added to the loss and what is computed twice. Throws
+// Error{kConfiguration} where the keys do not fit the model (a full layer that it does not have).
 CausalLmOptions model_options(const RunConfig& config, const ModelConfig& model);
 
 // The same, as an export says it.
 HybridAttention hybrid_attention(const RunConfig& config);
+
+// Whether micro-batches are to be trained on by CapturedTraining: small ones of bfloat16 on a GPU.
+// Not where gamma moves from step to step, which a recording would not see, and not where memory is
+// short enough to compute things twice.
+bool replays_training(const RunConfig& config, const ModelConfig& model, c10::Device device);
 
 // Whether the layers have trained routers.
 bool has_router(const RunConfig& config);

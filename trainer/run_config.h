@@ -43,6 +43,15 @@ struct ModelSection {
   bool operator==(const ModelSection&) const = default;
 };
 
+// Both branches for a sample of the tokens instead of all.
+struct FarSamplingKeys {
+  bool enabled = false;
+  double minimum = 0.02;
+  double scale = 0.5;
+
+  bool operator==(const FarSamplingKeys&) const = default;
+};
+
 struct AttentionSection {
   enum class Mode { kFull, kWindow, kStatic, kSwitch };
   enum class Backend { kAuto, kReference, kLibrary, kFused };
@@ -51,6 +60,7 @@ struct AttentionSection {
   std::vector<int64_t> full_layers;  // counted from 1
   Backend backend = Backend::kAuto;
   bool mask_documents = true;
+  FarSamplingKeys far_sampling;
 
   bool operator==(const AttentionSection&) const = default;
 };

@@ -375,11 +375,17 @@ End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
                                           *s.config.log.profile, trained.parameters.device(),
                                           s.device.name, *observer);
   }
+  std::optional<CapturedTraining> captured;
+  if (replays_training(s.config, start.model, trained.parameters.device())) {
+    captured.emplace(trained.model, trained.parameters,
+                     [&](const std::string& sentence) { observer->warn(sentence); });
+  }
   const bool works_by_itself = trained.parameters.device().is_cuda();
-  Trainer trainer({s.config, s.communicator, trained.model, trained.parameters, *observer,
-                   s.watchdog, s.root ? &s.root->store : nullptr, profiler.get(),
-                   s.device.bf16_peak_flops, /*lag=*/works_by_itself ? size_t{1} : size_t{0}},
-                  start.progress, std::move(*stream), std::move(validation));
+  Trainer trainer(
+      {s.config, s.communicator, trained.model, trained.parameters, *observer, s.watchdog,
+       s.root ? &s.root->store : nullptr, profiler.get(), s.device.bf16_peak_flops,
+       captured ? &*captured : nullptr, /*lag=*/works_by_itself ? size_t{1} : size_t{0}},
+      start.progress, std::move(*stream), std::move(validation));
   const RunOutcome outcome = run_trainer(trainer, *observer, s);
   observer->enter(trainer.progress().step,
                   outcome == RunOutcome::kFinished ? "finished" : "stopped");
@@ -434,10 +440,11 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
                 [&] { load_parameters(config, start.model, *root, trained->parameters, log); });
   broadcast_parameters(trained->parameters, *communicator);
   trained->parameters.refresh_compute_copies();
-  log.info("{} on {}; attention: {}; {}.",
+  log.info("{} on {}; attention: {}; {}{}.",
            communicator->size() == 1 ? "1 rank" : fmt::format("{} ranks", communicator->size()),
            facts.name, trained->model.backend().name(),
-           deterministic ? "deterministic" : "not deterministic");
+           deterministic ? "deterministic" : "not deterministic",
+           replays_training(config, start.model, device) ? "; CUDA graphs" : "");
 
   End end{RunOutcome::kFinished, start.progress};
   if (trains) {

@@ -71,6 +71,7 @@ Trainer::Trainer(const Parts& parts, const TrainingProgress& progress, BatchStre
       store_(parts.store),
       profiler_(parts.profiler),
       peak_flops_(parts.peak_flops),
+      captured_(parts.captured),
       lag_(parts.lag),
       first_step_(progress.step + 1),
       total_steps_(config_.total_steps()),
@@ -137,7 +138,7 @@ Trainer::StepInFlight Trainer::hand_over(int64_t step) {
   const double waited = batches_.waited_seconds();
 
   observer_.enter(step, "forward and backward");
-  StepSums sums = forward_and_backward();
+  StepSums sums = forward_and_backward(step);
   const double data_seconds = batches_.waited_seconds() - waited;
 
   observer_.enter(step, "reduce");
@@ -151,7 +152,7 @@ Trainer::StepInFlight Trainer::hand_over(int64_t step) {
   return {step, on_host, DeviceMoment(device), data_seconds, peak_memory_bytes(device)};
 }
 
-StepSums Trainer::forward_and_backward() {
+StepSums Trainer::forward_and_backward(int64_t step) {
   StepSums sums(model_.config().layers, parameters_.device());
   parameters_.start_gradients();
   for (int64_t i = 0; i < micro_batches_; ++i) {
@@ -160,7 +161,7 @@ StepSums Trainer::forward_and_backward() {
     const auto watch = watch_queue();
     const MicroBatch micro_batch = model_.prepare(packed_tokens(batch));
     phase.reset();
-    const MicroBatchResult result = model_.train(micro_batch);
+    const MicroBatchResult result = train(step, micro_batch);
     phase.emplace(Phase::kReadBack);
     sums.add(result, micro_batch);
   }
@@ -169,6 +170,15 @@ StepSums Trainer::forward_and_backward() {
   parameters_.finish_gradients();
   if (stop_signal() != 0) sums.ask_to_stop();
   return sums;
+}
+
+// A profile asks of every launch which phase it belongs to, and so they are made one by one; in the
+// two steps before, too, after which such steps allocate nothing any more.
+MicroBatchResult Trainer::train(int64_t step, const MicroBatch& batch) {
+  const auto& profile = config_.log.profile;
+  const bool profiled = profile && (profile->contains(step) || profile->contains(step + 1) ||
+                                    profile->contains(step + 2));
+  return captured_ != nullptr && !profiled ? captured_->train(batch) : model_.train(batch);
 }
 
 void Trainer::reduce(StepSums& sums) {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "data/prefetcher.h"
+#include "model/captured_training.h"
 #include "model/causal_lm.h"
 #include "optim/adamw.h"
 #include "optim/schedule.h"
@@ -45,6 +46,7 @@ class Trainer {
     CheckpointStore* store;            // on rank 0, null elsewhere
     Profiler* profiler;                // on rank 0 with log.profile, null elsewhere
     std::optional<double> peak_flops;  // of one device
+    CapturedTraining* captured;        // of the model, or null: every micro-batch is launched
     // How many steps may be handed to the device before the results of the oldest are read: 1 where
     // the device works by itself. The numbers of a run do not depend on it.
     size_t lag = 0;
@@ -79,7 +81,8 @@ class Trainer {
   // any rank was asked to stop, and then, or where the results are needed, none is outstanding.
   bool step();
   StepInFlight hand_over(int64_t step);
-  StepSums forward_and_backward();
+  StepSums forward_and_backward(int64_t step);
+  MicroBatchResult train(int64_t step, const MicroBatch& batch);
   void reduce(StepSums& sums);
   void update(int64_t step, StepSums& sums);
   // Waits until no more than `lag` steps are in flight and tells those that are done; returns
@@ -107,6 +110,7 @@ class Trainer {
   CheckpointStore* store_;
   Profiler* profiler_;
   std::optional<double> peak_flops_;
+  CapturedTraining* captured_;
   size_t lag_;
   int64_t first_step_;  // of this start
   int64_t total_steps_;

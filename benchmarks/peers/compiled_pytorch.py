@@ -2,7 +2,8 @@
 """The trainer to beat: the same training step, written in PyTorch for speed.
 
 torch.compile per block, cuDNN attention, bfloat16 autocast over float32 weights, fused AdamW, a
-cross entropy that never holds all logits, clipping, no recomputation, random tokens. Modes:
+cross entropy that never holds all logits, clipping, no recomputation, random tokens; with
+--cuda-graph the whole step is one graph, which small models need. Modes:
 
   full        causal attention, the base's own continual pretraining
   two_branch  both branches of Switch Attention under autograd: cuDNN for the full one and
@@ -115,6 +116,8 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, attend_window) for _ in range(layers))
         self.norm = RmsNorm(width, config["rms_norm_eps"])
         self.head = nn.Linear(width, config["vocab_size"], bias=False)
+        if config.get("tie_word_embeddings"):
+            self.head.weight = self.embedding.weight
         exponents = torch.arange(0, head_dim, 2).float() / head_dim
         angles = torch.outer(torch.arange(length).float(), config["rope_theta"] ** -exponents)
         self.register_buffer("cos", angles.cos().bfloat16())
@@ -175,6 +178,25 @@ def regularizer(routing, nll):
     return total / len(routing)
 
 
+def captured(step):
+    """The step as one CUDA graph, which draws new tokens whenever it is replayed."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step()
+
+    def replay():
+        graph.replay()
+        return loss
+
+    return replay
+
+
 def train(arguments, config, device):
     on_gpu = device.type == "cuda"
     torch.manual_seed(1234)
@@ -190,7 +212,13 @@ def train(arguments, config, device):
         loss_function = torch.compile(chunk_loss, dynamic=False)
         regularize = torch.compile(regularizer, dynamic=False)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, fused=True
+        model.parameters(),
+        lr=1e-4,
+        betas=(0.9, 0.95),
+        eps=1e-8,
+        weight_decay=0.1,
+        fused=True,
+        capturable=arguments.cuda_graph,
     )
     shape = (arguments.batch, arguments.sequence_length + 1)
 
@@ -212,6 +240,8 @@ def train(arguments, config, device):
     started = time.perf_counter()
     first_loss = step().item()
     start_seconds = time.perf_counter() - started
+    if arguments.cuda_graph:
+        step = captured(step)
     marks, losses = [], []
     for _ in range(arguments.warmup + arguments.steps + 1):
         marks.append(torch.cuda.Event(enable_timing=True) if on_gpu else time.perf_counter())
@@ -246,6 +276,7 @@ def main():
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--mode", choices=("full", "two_branch"), default="full")
     parser.add_argument("--window", type=int, default=1024)
+    parser.add_argument("--cuda-graph", action="store_true")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     arguments = parser.parse_args()
 
@@ -256,7 +287,9 @@ def main():
     parameters = sum(p.numel() for p in model.parameters())
     pairs = (arguments.sequence_length + 1) / 2  # visible keys of a token, on average
     attention = config["num_attention_heads"] * config["head_dim"] * config["num_hidden_layers"]
-    flops_per_token = 6 * (parameters - model.embedding.weight.numel()) + 12 * attention * pairs
+    tied = model.head.weight is model.embedding.weight
+    multiplied = parameters - (0 if tied else model.embedding.weight.numel())
+    flops_per_token = 6 * multiplied + 12 * attention * pairs
     median = statistics.median(seconds)
     rate = arguments.batch * arguments.sequence_length / median
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
@@ -265,6 +298,7 @@ def main():
     report = {
         "peer": "compiled_pytorch",
         "mode": arguments.mode,
+        "cuda_graph": arguments.cuda_graph,
         "device": name,
         "torch": torch.__version__,
         "sequence_length": arguments.sequence_length,

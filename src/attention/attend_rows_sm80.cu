@@ -4,7 +4,9 @@
 // A block takes 128 listed rows of one query head and visits their keys in tiles. Each of its four
 // warps has 32 of the rows: with fewer, reading keys and values from shared memory would take
 // longer than multiplying them. The softmax is the running one, and goes on from an earlier result:
-// its maximum begins with that log-sum-exp, its sum with 1, its output with that output.
+// its maximum begins with that log-sum-exp, its sum with 1, its output with that output. Where the
+// difference is asked for, they begin with nothing and are of the listed keys alone; the earlier
+// result joins them at the end.
 //
 //   S  = Q K^T            [32 rows, kKeys]   Q, K in shared memory
 //   P  = exp(S - max)                        in registers
@@ -15,6 +17,7 @@
 
 #include <stdexcept>
 
+#include "attention/branch_shares.cuh"
 #include "attention/listed_tile.cuh"
 #include "attention/tile_stream.cuh"
 #include "base/cuda_check.h"
@@ -57,7 +60,7 @@ __device__ float quad_sum(float value) {
 }
 
 // What one warp computes.
-template <int kHeadDim>
+template <int kHeadDim, bool kDifference>
 class Worker {
  public:
   static constexpr int kKeys = Shared<kHeadDim>::kKeys;
@@ -75,13 +78,13 @@ class Worker {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const int64_t token = token_of(m, h);
-        if (token < 0) continue;
+        if (kDifference || token < 0) continue;
         state_[m][h].largest = *logsumexp(token) * kLog2E;
         state_[m][h].sum = threadIdx.x % 4 == 0 ? 1.0F : 0.0F;  // once among a row's threads
 #pragma unroll
         for (int n = 0; n < kHeadDim / 8; ++n) {
           const float2 before = __bfloat1622float2(
-              *reinterpret_cast<const __nv_bfloat162*>(out(token) + sum_column(n, 0)));
+              *reinterpret_cast<const __nv_bfloat162*>(row_of(a_.out, token) + sum_column(n, 0)));
           out_[m][n][2 * h] = before.x;
           out_[m][n][2 * h + 1] = before.y;
         }
@@ -109,13 +112,11 @@ class Worker {
     for (int m = 0; m < kM; ++m) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const float sum = quad_sum(state_[m][h].sum);
-        const int64_t token = token_of(m, h);
-        if (token < 0) continue;
-        if (threadIdx.x % 4 == 0) {
-          *logsumexp(token) = (state_[m][h].largest + log2f(sum)) * kLn2;
+        if constexpr (kDifference) {
+          write_difference(m, h);
+        } else {
+          write_row(m, h);
         }
-        put_row(out(token), out_[m], h, 1.0F / sum, false);
       }
     }
   }
@@ -123,18 +124,70 @@ class Worker {
  private:
   using Scores = float[kM][kKeys / 8][4];
 
+  __device__ void write_row(int m, int h) const {
+    const float sum = quad_sum(state_[m][h].sum);
+    const int64_t token = token_of(m, h);
+    if (token < 0) return;
+    if (threadIdx.x % 4 == 0) {
+      *logsumexp(token) = (state_[m][h].largest + log2f(sum)) * kLn2;
+    }
+    put_row(row_of(a_.out, token), out_[m], h, 1.0F / sum, false);
+  }
+
+  __device__ void write_difference(int m, int h) const {
+    const RowState& state = state_[m][h];
+    const float far_sum = quad_sum(state.sum);
+    const int64_t token = token_of(m, h);
+    const bool listed = token >= 0;
+    const bool routed = listed && a_.route[token];
+    const float near_max = listed ? *logsumexp(token) * kLog2E : 0.0F;
+    const BranchShares shares(near_max, state.largest, far_sum);
+    const float squares =
+        quad_sum(listed ? put_difference(token, out_[m], h, shares, routed) : 0.0F);
+    if (!listed || threadIdx.x % 4 != 0) return;
+    a_.squares[statistic(token)] = squares;
+    if (routed) *logsumexp(token) = kLn2 * shares.logsumexp;
+  }
+
+  // This thread's part of a row's difference and, if routed, of its output. Returns its part of the
+  // sum of squares.
+  __device__ float put_difference(int64_t token, const float (&far)[kHeadDim / 8][4], int h,
+                                  const BranchShares& shares, bool routed) const {
+    const auto part_of = [&](Bf16* rows) {
+      return reinterpret_cast<__nv_bfloat162*>(row_of(rows, token) + sum_column(0, 0));
+    };
+    __nv_bfloat162* const result = part_of(a_.out);
+    __nv_bfloat162* const difference = part_of(a_.difference);
+    __nv_bfloat162 before[kHeadDim / 8];  // all at once: the stores may alias the loads
+#pragma unroll
+    for (int n = 0; n < kHeadDim / 8; ++n) before[n] = result[4 * n];
+    float squares = 0.0F;
+#pragma unroll
+    for (int n = 0; n < kHeadDim / 8; ++n) {
+      const float2 near = __bfloat1622float2(before[n]);
+      const float x = far[n][2 * h] * shares.of_sum - near.x * shares.far;
+      const float y = far[n][2 * h + 1] * shares.of_sum - near.y * shares.far;
+      squares += x * x + y * y;
+      difference[4 * n] = __floats2bfloat162_rn(x, y);
+      if (routed) result[4 * n] = __floats2bfloat162_rn(near.x + x, near.y + y);
+    }
+    return squares;
+  }
+
   // -1: none.
   __device__ int64_t token_of(int m, int h) const {
     const int index = row_ + sum_row(m, 2 * h);
     return index < shared_.tile.rows ? a_.rows.list.row[shared_.tile.row + index] : -1;
   }
-  __device__ __nv_bfloat16* out(int64_t token) const {
-    return static_cast<__nv_bfloat16*>(a_.out) +
+  __device__ __nv_bfloat16* row_of(Bf16* rows, int64_t token) const {
+    return static_cast<__nv_bfloat16*>(rows) +
            (token * a_.keys.heads + shared_.tile.head) * kHeadDim;
   }
-  __device__ float* logsumexp(int64_t token) const {
-    return a_.logsumexp + shared_.tile.head * a_.keys.tokens + token;
+  // Of a row, in an array [Hq, T].
+  __device__ int64_t statistic(int64_t token) const {
+    return shared_.tile.head * a_.keys.tokens + token;
   }
+  __device__ float* logsumexp(int64_t token) const { return a_.logsumexp + statistic(token); }
 
   // What was summed under a smaller maximum is scaled down. Few tiles but the first ones have a new
   // maximum.
@@ -200,7 +253,7 @@ class Worker {
   float out_[kM][kHeadDim / 8][4] = {};
 };
 
-template <int kHeadDim>
+template <int kHeadDim, bool kDifference>
 __global__ void __launch_bounds__(kThreads, 2)
     attend_rows(const __grid_constant__ AttendRowsArguments a) {
   using Memory = Shared<kHeadDim>;
@@ -212,7 +265,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   copy_tile<kHeadDim, kRows, kThreads>(shared.query, a.rows.query, a.rows.query_stride,
                                        shared.tile);
   typename Memory::Stream stream(shared.tiles, k, shared.tile, k.key, k.value);
-  Worker<kHeadDim> worker(shared, a);
+  Worker<kHeadDim, kDifference> worker(shared, a);
   for (int32_t key = shared.tile.begin; key < shared.tile.end; key += Memory::kKeys) {
     worker.visit_keys(stream.next(k.key, key + Memory::kKeys), key);
     worker.visit_values(stream.next(k.value, key + Memory::kKeys));
@@ -223,10 +276,12 @@ __global__ void __launch_bounds__(kThreads, 2)
 template <int kHeadDim>
 void launch(const AttendRowsArguments& a, cudaStream_t stream) {
   constexpr int kBytes = sizeof(Shared<kHeadDim>);
-  SWIATTN_CHECK_CUDA(cudaFuncSetAttribute(attend_rows<kHeadDim>,
-                                          cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
+  const auto kernel =
+      a.difference != nullptr ? attend_rows<kHeadDim, true> : attend_rows<kHeadDim, false>;
+  SWIATTN_CHECK_CUDA(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
   const int64_t blocks = (a.keys.tokens + kRows - 1) / kRows * a.keys.heads;
-  attend_rows<kHeadDim><<<static_cast<unsigned>(blocks), kThreads, kBytes, stream>>>(a);
+  kernel<<<static_cast<unsigned>(blocks), kThreads, kBytes, stream>>>(a);
   SWIATTN_CHECK_CUDA(cudaGetLastError());
 }
 

@@ -47,7 +47,7 @@ struct MergeBranchesArguments {
 void merge_branches(const MergeBranchesArguments& arguments, void* stream);
 
 // dL/dgate of every token: <dL/do, o_full - o_near> over heads and head width. Exactly 0, with
-// nothing read, where the position is below the window.
+// nothing read, where the position is below the window or `both` does not mark the token.
 struct GateGradientArguments {
   const Bf16* grad_out;     // [tokens, heads, head_dim]
   const Bf16* difference;   // [tokens, heads, head_dim]
@@ -57,6 +57,7 @@ struct GateGradientArguments {
   int64_t heads;
   int64_t head_dim;  // a multiple of 8
   int64_t window;
+  const bool* both;  // [tokens] that have a difference; null: all
 };
 void gate_gradient(const GateGradientArguments& arguments, void* stream);
 

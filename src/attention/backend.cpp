@@ -16,6 +16,11 @@ at::Tensor AttentionShape::keys(const at::Tensor& qkv) const {
   return qkv.narrow(1, heads * head_dim, kv_heads * head_dim).unflatten(1, {kv_heads, head_dim});
 }
 
+at::Tensor AttentionShape::queries_and_keys(const at::Tensor& qkv) const {
+  return qkv.narrow(1, 0, (heads + kv_heads) * head_dim)
+      .unflatten(1, {heads + kv_heads, head_dim});
+}
+
 at::Tensor AttentionShape::values(const at::Tensor& qkv) const {
   return qkv.narrow(1, (heads + kv_heads) * head_dim, kv_heads * head_dim)
       .unflatten(1, {kv_heads, head_dim});
@@ -48,10 +53,30 @@ SwitchSaved AttentionBackend::merge(Attended near, Attended far, const at::Tenso
   return saved;
 }
 
+SwitchSaved AttentionBackend::switch_forward(const at::Tensor& qkv, const at::Tensor& route,
+                                             const DocumentLayout& layout,
+                                             const AttentionShape& shape,
+                                             DisagreementReduction reduction) const {
+  return merge(forward(Band::kNear, qkv, layout, shape), forward(Band::kFar, qkv, layout, shape),
+               route, layout, shape, reduction);
+}
+
 at::Tensor AttentionBackend::gate_gradient(const at::Tensor& grad_out, const SwitchSaved& saved,
                                            const DocumentLayout&, const AttentionShape&) const {
   const auto wide = accumulation_type(grad_out.scalar_type());
-  return (grad_out.to(wide) * saved.difference).sum({1, 2});
+  at::Tensor gradient = (grad_out.to(wide) * saved.difference).sum({1, 2});
+  if (saved.both.defined()) gradient.masked_fill_(saved.both.logical_not(), 0.0);
+  return gradient;
+}
+
+SwitchSaved AttentionBackend::attend_sampled(const at::Tensor& qkv, const at::Tensor& route,
+                                             const at::Tensor& both, const DocumentLayout& layout,
+                                             const AttentionShape& shape,
+                                             DisagreementReduction reduction) const {
+  SwitchSaved saved = switch_forward(qkv, route, layout, shape, reduction);
+  saved.disagreement.masked_fill_(both.logical_not(), 0.0);
+  saved.both = both;
+  return saved;
 }
 
 at::Tensor AttentionBackend::attend_routed(const at::Tensor& qkv, const at::Tensor& route,

@@ -27,9 +27,10 @@ struct AttentionShape {
   double scale = 0.0;    // of the logits, 1 / sqrt(D)
 
   // Views into the packed projection [T, (Hq + 2 Hkv) D].
-  at::Tensor queries(const at::Tensor& qkv) const;  // [T, Hq, D]
-  at::Tensor keys(const at::Tensor& qkv) const;     // [T, Hkv, D]
-  at::Tensor values(const at::Tensor& qkv) const;   // [T, Hkv, D]
+  at::Tensor queries(const at::Tensor& qkv) const;           // [T, Hq, D]
+  at::Tensor keys(const at::Tensor& qkv) const;              // [T, Hkv, D]
+  at::Tensor queries_and_keys(const at::Tensor& qkv) const;  // [T, Hq + Hkv, D]
+  at::Tensor values(const at::Tensor& qkv) const;            // [T, Hkv, D]
 };
 
 struct Attended {
@@ -45,15 +46,19 @@ enum class GradientMode { kWrite, kAdd };
 // Whether each token's disagreement is the mean or the sum over heads and head width.
 enum class DisagreementReduction { kMean, kSum };
 
-// Both branches of every token, merged: what the backward needs, and what the loss reads.
+// Both branches of every token, or of those that `both` marks, merged: what the backward needs, and
+// what the loss reads.
 struct SwitchSaved {
   at::Tensor out;             // [T, Hq, D] o of the branch taken
   at::Tensor difference;      // [T, Hq, D] o_full - o_swa, exactly 0 where nothing is far
   at::Tensor logsumexp;       // [Hq, T] of the branch taken
-  at::Tensor logsumexp_near;  // [Hq, T]
-  at::Tensor logsumexp_full;  // [Hq, T]
+  at::Tensor logsumexp_near;  // [Hq, T]; of attend_sampled() it may be undefined
+  at::Tensor logsumexp_full;  // [Hq, T]; likewise
   at::Tensor disagreement;    // [T] of ||o_full - o_swa||^2, accumulation type
   at::Tensor route;           // [T] bool: full attention
+  // [T] bool: the tokens with a difference; undefined: all. Of the others `difference` holds
+  // anything and is not read, and the disagreement is 0.
+  at::Tensor both;
 };
 
 // All tensors lie on one device; qkv is [T, (Hq + 2 Hkv) D] with rotary positions applied.
@@ -76,6 +81,12 @@ class AttentionBackend {
                         const AttentionShape& shape, const at::Tensor& grad_qkv,
                         GradientMode mode) const = 0;
 
+  // Both branches of every token and the one that `route` [T] bool chooses: near and far forwards
+  // and their merge, unless a backend has better.
+  virtual SwitchSaved switch_forward(const at::Tensor& qkv, const at::Tensor& route,
+                                     const DocumentLayout& layout, const AttentionShape& shape,
+                                     DisagreementReduction reduction) const;
+
   // Merges the two branches' NEAR and FAR and chooses by `route` [T] bool. Takes the buffers over.
   // Plain ATen unless a backend has better.
   virtual SwitchSaved merge(Attended near, Attended far, const at::Tensor& route,
@@ -87,6 +98,14 @@ class AttentionBackend {
   virtual at::Tensor attend_routed(const at::Tensor& qkv, const at::Tensor& route,
                                    const DocumentLayout& layout, const AttentionShape& shape) const;
 
+  // NEAR of all tokens, and both branches of those that `both` [T] bool marks; that is all with far
+  // keys that `route` marks, and any others. All of every token's branches are computed unless a
+  // backend has better.
+  virtual SwitchSaved attend_sampled(const at::Tensor& qkv, const at::Tensor& route,
+                                     const at::Tensor& both, const DocumentLayout& layout,
+                                     const AttentionShape& shape,
+                                     DisagreementReduction reduction) const;
+
   // The backward of both branches and their merge, given dL/do of the branch taken: returns
   // gate_gradient() and writes dL/dqkv to grad_qkv. Composed of near and far backwards unless a
   // backend has better.
@@ -94,7 +113,13 @@ class AttentionBackend {
                                      const SwitchSaved& saved, const DocumentLayout& layout,
                                      const AttentionShape& shape, const at::Tensor& grad_qkv) const;
 
-  // <dL/do, o_full - o_swa> of every token [T], the straight-through estimator's factor.
+  // Whether both branches, their merge and their backward launch the same work for all layouts of
+  // as many tokens that have far keys, and for all that have none: they then read no more of a
+  // layout than `position` and numbers that these share.
+  virtual bool switch_follows_positions(const AttentionShape& shape) const { return false; }
+
+  // <dL/do, o_full - o_swa> of every token [T], the straight-through estimator's factor; 0 of
+  // tokens without a difference.
   virtual at::Tensor gate_gradient(const at::Tensor& grad_out, const SwitchSaved& saved,
                                    const DocumentLayout& layout, const AttentionShape& shape) const;
 };

@@ -49,6 +49,30 @@ class FusedBackend final : public AttentionBackend {
     return attended.out;
   }
 
+  SwitchSaved switch_forward(const at::Tensor& qkv, const at::Tensor& route,
+                             const DocumentLayout& layout, const AttentionShape& shape,
+                             DisagreementReduction reduction) const override {
+    if (!listed_switch_forward_covers(qkv, shape)) {
+      return AttentionBackend::switch_forward(qkv, route, layout, shape, reduction);
+    }
+    return listed_switch_forward(qkv, route, layout, shape, reduction);
+  }
+
+  // The library, whose plans are for documents of certain sizes, then has no part in it.
+  bool switch_follows_positions(const AttentionShape& shape) const override {
+    return listed_switch_forward_covers(shape);
+  }
+
+  SwitchSaved attend_sampled(const at::Tensor& qkv, const at::Tensor& route, const at::Tensor& both,
+                             const DocumentLayout& layout, const AttentionShape& shape,
+                             DisagreementReduction reduction) const override {
+    if (!listed_attention_covers(qkv, shape)) {
+      return AttentionBackend::attend_sampled(qkv, route, both, layout, shape, reduction);
+    }
+    return listed_attend_sampled(qkv, forward(Band::kNear, qkv, layout, shape), route, both, layout,
+                                 shape, reduction);
+  }
+
   at::Tensor switch_backward(const at::Tensor& grad_out, const at::Tensor& qkv,
                              const SwitchSaved& saved, const DocumentLayout& layout,
                              const AttentionShape& shape,
@@ -92,7 +116,8 @@ class FusedBackend final : public AttentionBackend {
     gpu::gate_gradient(
         {grad_out.const_data_ptr(), saved.difference.const_data_ptr(),
          layout.position.const_data_ptr<int64_t>(), gradient.mutable_data_ptr<float>(),
-         layout.tokens, shape.heads, shape.head_dim, shape.window},
+         layout.tokens, shape.heads, shape.head_dim, shape.window,
+         saved.both.defined() ? saved.both.const_data_ptr<bool>() : nullptr},
         stream());
     return gradient;
   }

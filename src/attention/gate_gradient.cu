@@ -35,8 +35,8 @@ __device__ float token_dot(const GateGradientArguments& a, int64_t token) {
 __global__ void __launch_bounds__(kThreads) contract(GateGradientArguments a) {
   const int64_t token = static_cast<int64_t>(blockIdx.x) * kTokensPerBlock + threadIdx.x / 32;
   if (token >= a.tokens) return;
-  const bool has_far = a.position[token] >= a.window;
-  const float sum = warp_sum(has_far ? token_dot(a, token) : 0.0F);
+  const bool differs = a.position[token] >= a.window && (a.both == nullptr || a.both[token]);
+  const float sum = warp_sum(differs ? token_dot(a, token) : 0.0F);
   if (threadIdx.x % 32 == 0) a.gate_gradient[token] = sum;
 }
 

@@ -72,6 +72,19 @@ __device__ inline void copy_box(void* to, const CUtensorMap* map, uint64_t* barr
       : "memory");
 }
 
+// Copies back from shared memory; parts outside of the matrix are left out.
+__device__ inline void store_box(const CUtensorMap* map, const void* from, int x, int y, int z) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map),
+      "r"(shared_address(from)), "r"(x), "r"(y), "r"(z)
+      : "memory");
+}
+__device__ inline void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// Waits until what was copied back may be overwritten.
+__device__ inline void wait_stores() {
+  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
 __device__ inline void copy_bytes(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::

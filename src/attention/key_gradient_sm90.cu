@@ -190,14 +190,15 @@ class Worker {
     if (!all_visible(rows)) mask(scores, rows);
     uint32_t left[4][4];
     pack_operand(scores, left);
+    hopper::begin_products();
+    multiply_rows<kHeadDim, kRows>(grad_value_, left, grad_out);
+    hopper::commit_products();
 
-    hopper::wait_products<0>();
+    hopper::wait_products<1>();
     score_gradients(grad_scores, scores, rows);
     uint32_t grad_left[4][4];
     pack_operand(grad_scores, grad_left);
-
     hopper::begin_products();
-    multiply_rows<kHeadDim, kRows>(grad_value_, left, grad_out);
     multiply_rows<kHeadDim, kRows>(grad_key_, grad_left, query);
     hopper::commit_products();
     hopper::wait_products<0>();

@@ -5,6 +5,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <limits>
+#include <utility>
 
 #include "attention/listed_kernels.h"
 #include "base/check.h"
@@ -96,11 +97,17 @@ gpu::KeyValues key_values(const at::Tensor& qkv, const AttentionShape& shape) {
           shape.head_dim,        static_cast<float>(shape.scale)};
 }
 
-// All rows with the at most `window` keys up to their own. `gate_gradient` [T] is filled where
-// `difference` is given.
+// The straight-through gradient that a pass over the rows forms, or nothing.
+struct GatePart {
+  at::Tensor difference;  // [T, Hq, D]; undefined: no gate
+  at::Tensor both;        // [T] bool; undefined: all
+  at::Tensor gradient;    // [T] float32, filled
+};
+
+// All rows with the at most `window` keys up to their own.
 Rows near_rows(const at::Tensor& grad_out, const at::Tensor& qkv, const Attended& final,
-               const at::Tensor& difference, const at::Tensor& gate_gradient,
-               const DocumentLayout& layout, const AttentionShape& shape, int64_t window) {
+               const GatePart& gate, const DocumentLayout& layout, const AttentionShape& shape,
+               int64_t window) {
   SWIATTN_CHECK(
       grad_out.is_contiguous() && final.out.is_contiguous() && final.logsumexp.is_contiguous(),
       "the backward reads contiguous rows");
@@ -109,11 +116,12 @@ Rows near_rows(const at::Tensor& grad_out, const at::Tensor& qkv, const Attended
   Rows rows{List::near(layout, window, qkv.device()), shape.queries(qkv), grad_out,
             at::empty({shape.heads, capacity}, wide), at::empty({shape.heads, capacity}, wide)};
   gpu::row_statistics(
-      {data(grad_out), data(final.out), difference.defined() ? data(difference) : nullptr,
+      {data(grad_out), data(final.out), gate.difference.defined() ? data(gate.difference) : nullptr,
        final.logsumexp.const_data_ptr<float>(), layout.position.const_data_ptr<int64_t>(),
        data_as<float>(rows.delta), data_as<float>(rows.lse),
-       difference.defined() ? data_as<float>(gate_gradient) : nullptr, layout.tokens, shape.heads,
-       shape.head_dim, shape.window},
+       gate.difference.defined() ? data_as<float>(gate.gradient) : nullptr, layout.tokens,
+       shape.heads, shape.head_dim, shape.window,
+       gate.both.defined() ? gate.both.const_data_ptr<bool>() : nullptr},
       stream());
   return rows;
 }
@@ -142,6 +150,26 @@ Rows far_rows(const gpu::ListedRows& all, const at::Tensor& qkv, const at::Tenso
   return rows;
 }
 
+// The queries of the marked rows with their far keys.
+Rows far_queries(const at::Tensor& qkv, const at::Tensor& marked, const DocumentLayout& layout,
+                 const AttentionShape& shape) {
+  gpu::ListedRows all{};
+  const at::Tensor query = shape.queries(qkv);
+  all.query = data(query);
+  all.query_stride = query.stride(0);
+  return far_rows(all, qkv, marked, layout, shape);
+}
+
+// [T] from the sums of squares of every head [Hq, T].
+at::Tensor disagreement_of(const at::Tensor& squares, const AttentionShape& shape,
+                           DisagreementReduction reduction) {
+  at::Tensor disagreement = squares.sum(0);
+  if (reduction == DisagreementReduction::kMean) {
+    disagreement.div_(static_cast<double>(shape.heads * shape.head_dim));
+  }
+  return disagreement;
+}
+
 void key_gradient(const gpu::ListedRows& rows, const gpu::ListedRows& more, const at::Tensor& qkv,
                   const AttentionShape& shape, const at::Tensor& grad_qkv) {
   kernels().key_gradient(
@@ -167,12 +195,47 @@ bool listed_attention_covers(const at::Tensor& qkv, const AttentionShape& shape)
          qkv.size(0) <= std::numeric_limits<int32_t>::max() - gpu::kListTile;
 }
 
+bool listed_switch_forward_covers(const at::Tensor& qkv, const AttentionShape& shape) {
+  return listed_attention_covers(qkv, shape) && listed_switch_forward_covers(shape);
+}
+
+bool listed_switch_forward_covers(const AttentionShape& shape) {
+  return at::cuda::getCurrentDeviceProperties()->major == 9 &&
+         (shape.head_dim == 64 || shape.head_dim == 128);
+}
+
+SwitchSaved listed_switch_forward(const at::Tensor& qkv, const at::Tensor& route,
+                                  const DocumentLayout& layout, const AttentionShape& shape,
+                                  DisagreementReduction reduction) {
+  SWIATTN_CHECK(route.is_contiguous(), "the kernel reads a contiguous route");
+  const at::Tensor query = shape.queries(qkv);
+  const at::Tensor squares =
+      at::empty({shape.heads, layout.tokens}, qkv.options().dtype(at::kFloat));
+  const at::Tensor next_item = at::zeros({1}, qkv.options().dtype(at::kInt));
+  SwitchSaved saved;
+  saved.route = route;
+  saved.out = at::empty(query.sizes(), qkv.options());
+  saved.difference = at::empty_like(saved.out);
+  saved.logsumexp = at::empty_like(squares);
+  saved.logsumexp_near = at::empty_like(squares);
+  saved.logsumexp_full = at::empty_like(squares);
+  gpu::attend_branches_sm90(
+      {data(query), query.stride(0), key_values(qkv, shape),
+       layout.position.const_data_ptr<int64_t>(), shape.window, route.const_data_ptr<bool>(),
+       saved.out.mutable_data_ptr(), saved.difference.mutable_data_ptr(),
+       data_as<float>(saved.logsumexp), data_as<float>(saved.logsumexp_near),
+       data_as<float>(saved.logsumexp_full), data_as<float>(squares), data_as<int32_t>(next_item)},
+      stream());
+  saved.disagreement = disagreement_of(squares, shape, reduction);
+  return saved;
+}
+
 void listed_backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv,
                      const Attended& final, const DocumentLayout& layout,
                      const AttentionShape& shape, const at::Tensor& grad_qkv) {
   SWIATTN_CHECK(band != Band::kFar, "all rows have near keys");
   const int64_t window = band == Band::kNear ? shape.window : layout.longest;
-  const Rows rows = near_rows(grad_out, qkv, final, {}, {}, layout, shape, window);
+  const Rows rows = near_rows(grad_out, qkv, final, {}, layout, shape, window);
   key_gradient(rows.view(), {}, qkv, shape, grad_qkv);
   query_gradient(rows.view(), qkv, shape, grad_qkv, GradientMode::kWrite);
 }
@@ -181,8 +244,9 @@ at::Tensor listed_switch_backward(const at::Tensor& grad_out, const at::Tensor& 
                                   const SwitchSaved& saved, const DocumentLayout& layout,
                                   const AttentionShape& shape, const at::Tensor& grad_qkv) {
   at::Tensor gate_gradient = at::empty_like(saved.disagreement);
-  const Rows near = near_rows(grad_out, qkv, {saved.out, saved.logsumexp}, saved.difference,
-                              gate_gradient, layout, shape, shape.window);
+  const Rows near =
+      near_rows(grad_out, qkv, {saved.out, saved.logsumexp},
+                {saved.difference, saved.both, gate_gradient}, layout, shape, shape.window);
   if (layout.far_longest == 0) {
     key_gradient(near.view(), {}, qkv, shape, grad_qkv);
     query_gradient(near.view(), qkv, shape, grad_qkv, GradientMode::kWrite);
@@ -198,14 +262,34 @@ at::Tensor listed_switch_backward(const at::Tensor& grad_out, const at::Tensor& 
 void listed_far_forward(const at::Tensor& qkv, const at::Tensor& rows, const DocumentLayout& layout,
                         const AttentionShape& shape, const Attended& attended) {
   if (layout.far_longest == 0) return;
-  gpu::ListedRows all{};
-  const at::Tensor query = shape.queries(qkv);
-  all.query = data(query);
-  all.query_stride = query.stride(0);
-  const Rows far = far_rows(all, qkv, rows, layout, shape);
+  const Rows far = far_queries(qkv, rows, layout, shape);
   kernels().attend_rows({far.view(), key_values(qkv, shape), attended.out.mutable_data_ptr(),
-                         data_as<float>(attended.logsumexp)},
+                         data_as<float>(attended.logsumexp), nullptr, nullptr, nullptr},
                         stream());
+}
+
+// The branches are merged as they are formed: `near` becomes the branch taken.
+SwitchSaved listed_attend_sampled(const at::Tensor& qkv, Attended near, const at::Tensor& route,
+                                  const at::Tensor& both, const DocumentLayout& layout,
+                                  const AttentionShape& shape, DisagreementReduction reduction) {
+  SWIATTN_CHECK(near.out.is_contiguous() && near.logsumexp.is_contiguous() && route.is_contiguous(),
+                "the kernel replaces contiguous rows");
+  SwitchSaved saved;
+  saved.difference = at::empty_like(near.out);
+  const at::Tensor squares = at::zeros_like(near.logsumexp);
+  if (layout.far_longest > 0) {
+    const Rows far = far_queries(qkv, both, layout, shape);
+    kernels().attend_rows({far.view(), key_values(qkv, shape), near.out.mutable_data_ptr(),
+                           data_as<float>(near.logsumexp), route.const_data_ptr<bool>(),
+                           saved.difference.mutable_data_ptr(), data_as<float>(squares)},
+                          stream());
+  }
+  saved.disagreement = disagreement_of(squares, shape, reduction);
+  saved.out = std::move(near.out);
+  saved.logsumexp = std::move(near.logsumexp);
+  saved.route = route;
+  saved.both = both;
+  return saved;
 }
 
 }  // namespace swiattn

@@ -17,10 +17,25 @@ void listed_backward(Band band, const at::Tensor& grad_out, const at::Tensor& qk
                      const Attended& final, const DocumentLayout& layout,
                      const AttentionShape& shape, const at::Tensor& grad_qkv);
 
+// Whether the kernel of both branches does, which only one architecture has.
+bool listed_switch_forward_covers(const at::Tensor& qkv, const AttentionShape& shape);
+// Of every problem of this shape in bfloat16.
+bool listed_switch_forward_covers(const AttentionShape& shape);
+
+// AttentionBackend::switch_forward.
+SwitchSaved listed_switch_forward(const at::Tensor& qkv, const at::Tensor& route,
+                                  const DocumentLayout& layout, const AttentionShape& shape,
+                                  DisagreementReduction reduction);
+
 // AttentionBackend::switch_backward.
 at::Tensor listed_switch_backward(const at::Tensor& grad_out, const at::Tensor& qkv,
                                   const SwitchSaved& saved, const DocumentLayout& layout,
                                   const AttentionShape& shape, const at::Tensor& grad_qkv);
+
+// AttentionBackend::attend_sampled, given the near result of all rows, which it takes over.
+SwitchSaved listed_attend_sampled(const at::Tensor& qkv, Attended near, const at::Tensor& route,
+                                  const at::Tensor& both, const DocumentLayout& layout,
+                                  const AttentionShape& shape, DisagreementReduction reduction);
 
 // Adds their far keys to the rows that `rows` marks: `attended`, the near result of all rows,
 // becomes the full one in these.

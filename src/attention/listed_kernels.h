@@ -57,7 +57,8 @@ void list_far_rows(const FarListArguments& arguments, void* stream);
 //
 //   delta = <grad_out, out> of each head,   gate_gradient = <grad_out, difference> over all heads
 //
-// the latter exactly 0, with nothing read, where the position is below the window.
+// the latter exactly 0, with nothing read, where the position is below the window or `both` does
+// not mark the token.
 struct RowStatisticsArguments {
   const Bf16* grad_out;     // [T, Hq, D]
   const Bf16* out;          // [T, Hq, D] the final output of each row
@@ -71,6 +72,7 @@ struct RowStatisticsArguments {
   int64_t heads;            // Hq
   int64_t head_dim;         // D, a multiple of 8 with D / 8 a power of two up to 32
   int64_t window;
+  const bool* both;  // [T] tokens that have a difference; null: all
 };
 void row_statistics(const RowStatisticsArguments& arguments, void* stream);
 
@@ -120,14 +122,45 @@ struct KeyValues {
 // Attention of the listed rows to their keys, on top of what they have attended to: `out` and
 // `logsumexp` are read and replaced by those over the union of both sets of keys. With the near
 // result in them, and far rows listed, they become the full one.
+//
+// With the near result of every token in them, which is finite, the difference that the listed keys
+// make may be asked for too. It is formed in float32 from sums over these keys alone, and so is
+// precise however small (branch_shares.cuh). Only routed rows are then replaced, by out +
+// difference.
 struct AttendRowsArguments {
   ListedRows rows;
   KeyValues keys;
   Bf16* out;         // [T, Hq, D] contiguous
   float* logsumexp;  // [Hq, T] natural logarithm
+  // All of these or, without a difference, none.
+  const bool* route;  // [T]
+  Bf16* difference;   // [T, Hq, D] contiguous; the listed rows are written
+  float* squares;     // [Hq, T] sums of its squares before rounding; likewise
 };
 void attend_rows_sm80(const AttendRowsArguments& arguments, void* stream);
 void attend_rows_sm90(const AttendRowsArguments& arguments, void* stream);
+
+// Both branches of every token, and the one taken, in one pass:
+//
+//   out = o_full where routed, else o_near;   difference = o_full - o_near;   log-sum-exps likewise
+//
+// The difference is that of attend_rows(). For 9.0 alone.
+struct AttendBranchesArguments {
+  const Bf16* query;  // [T, Hq, D], tokens query_stride elements apart
+  int64_t query_stride;
+  KeyValues keys;
+  const int64_t* position;  // [T] index in the document
+  int64_t window;
+  const bool* route;      // [T]
+  Bf16* out;              // [T, Hq, D]
+  Bf16* difference;       // [T, Hq, D]
+  float* logsumexp;       // [Hq, T] natural logarithms
+  float* logsumexp_near;  // [Hq, T]
+  float* logsumexp_full;  // [Hq, T]
+  float* squares;         // [Hq, T] sums of the difference's squares before rounding
+  int32_t* next_item;     // [1] workspace, 0
+};
+void attend_branches_sm90(const AttendBranchesArguments& arguments, void* stream);
 
 // dK and dV: of the window's rows and the far rows together, so that each is rounded once.
 struct KeyGradientArguments {

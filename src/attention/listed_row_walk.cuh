@@ -1,6 +1,6 @@
-// How the Hopper kernels that own listed rows walk over keys: a block owns 128 rows of one query
+// How the Hopper kernels that own rows walk over keys: an item of work is 128 rows of one query
 // head, two warpgroups compute for 64 of them each, a third one copies the keys and values that the
-// rows see, 128 at a time. Shared by the forward and the query gradient.
+// rows see, 128 at a time. Shared by the forwards and the query gradient.
 #pragma once
 
 #include <climits>
@@ -15,14 +15,14 @@ constexpr int kWalkKeys = 128;  // of a step
 constexpr int kWalkComputing = 2;
 constexpr int kWalkThreads = kWarpgroup * (1 + kWalkComputing);
 
-inline unsigned walk_blocks(const KeyValues& a) {
-  return static_cast<unsigned>((a.tokens + kWalkRows - 1) / kWalkRows * a.heads);
+__host__ __device__ inline int walk_items(const KeyValues& a) {
+  return static_cast<int>((a.tokens + kWalkRows - 1) / kWalkRows * a.heads);
 }
 
-// Which rows and keys are this block's. The rows with the most keys come first.
+// Which rows and keys are a block's. The rows with the most keys come first.
 struct RowWalk {
   int head, kv_head, first_row, rows, first_key_of_all;
-  int steps;  // 0: no rows
+  int first_step = 0, end_step = 0;  // none without rows
 
   __device__ RowWalk(const RowList& list, const KeyValues& a) {
     const int count = *list.count;
@@ -31,44 +31,24 @@ struct RowWalk {
     head = static_cast<int>(blockIdx.x) % heads;
     kv_head = head / (heads / static_cast<int>(a.kv_heads));
     const int tile = tiles - 1 - static_cast<int>(blockIdx.x) / heads;
-    steps = 0;
     if (tile < 0) return;
     first_row = tile * kWalkRows;
     rows = min(kWalkRows, count - first_row);
     first_key_of_all = list.first_key[first_row];
     const int last_key = list.last_key[first_row + rows - 1];
-    steps = (last_key - first_key_of_all) / kWalkKeys + 1;
+    end_step = (last_key - first_key_of_all) / kWalkKeys + 1;
   }
 
   __device__ int first_key(int step) const { return first_key_of_all + step * kWalkKeys; }
-  // The computing warpgroup that this thread belongs to.
-  __device__ int group() const { return static_cast<int>(threadIdx.x) / kWarpgroup - 1; }
 };
 
-// This thread's two rows among its warpgroup's.
-struct OwnRows {
-  int index[2];  // in the list
-  int token[2];  // -1: none
+// The computing warpgroup that this thread belongs to.
+__device__ inline int computing_group() { return static_cast<int>(threadIdx.x) / kWarpgroup - 1; }
+
+// What this thread's two rows see.
+struct Sight {
   int first_key[2], last_key[2];
   int all_see_from, all_see_to;  // keys that every row of the warpgroup sees
-
-  __device__ OwnRows(const RowList& list, const RowWalk& walk) {
-    const Fragment at;
-    const int begin = walk.first_row + walk.group() * 64;
-    const int end = walk.first_row + walk.rows;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      index[half] = begin + at.row(2 * half);
-      const bool listed = index[half] < end;
-      if (!listed) index[half] = walk.first_row;  // any row whose numbers are finite
-      token[half] = listed ? list.row[index[half]] : -1;
-      first_key[half] = listed ? list.first_key[index[half]] : INT_MAX;
-      last_key[half] = listed ? list.last_key[index[half]] : -1;
-    }
-    const bool whole = begin + 64 <= end;
-    all_see_from = whole ? list.first_key[begin + 63] : INT_MAX;
-    all_see_to = whole ? list.last_key[begin] : -1;
-  }
 
   // Sets what a row does not see in scores [64, kWalkKeys] from `key` on.
   __device__ void mask(float (&scores)[kWalkKeys / 2], int key, float unseen) const {
@@ -85,72 +65,117 @@ struct OwnRows {
   }
 };
 
+// This thread's two rows of a list.
+struct OwnRows {
+  int index[2];  // in the list
+  int token[2];  // -1: none
+  Sight sight;
+
+  __device__ OwnRows(const RowList& list, const RowWalk& walk) {
+    const Fragment at;
+    const int begin = walk.first_row + computing_group() * 64;
+    const int end = walk.first_row + walk.rows;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      index[half] = begin + at.row(2 * half);
+      const bool listed = index[half] < end;
+      if (!listed) index[half] = walk.first_row;  // any row whose numbers are finite
+      token[half] = listed ? list.row[index[half]] : -1;
+      sight.first_key[half] = listed ? list.first_key[index[half]] : INT_MAX;
+      sight.last_key[half] = listed ? list.last_key[index[half]] : -1;
+    }
+    const bool whole = begin + 64 <= end;
+    sight.all_see_from = whole ? list.first_key[begin + 63] : INT_MAX;
+    sight.all_see_to = whole ? list.last_key[begin] : -1;
+  }
+};
+
 // The keys and values in flight, and the barriers of a block. Keys and values have their own, so
-// that either's room is free for the next copy as soon as its last product is done.
+// that either's room is free for the next copy as soon as its last product is done. Steps and first
+// keys are a walk's.
 template <int kHeadDim>
 struct KeyStages {
   static constexpr int kBoxes = kHeadDim / kBoxColumns;
   static constexpr int kStages = 2;
 
-  struct alignas(1024) Ring {  // where a swizzled box may begin
-    BoxRow tile[kStages][kBoxes][kWalkKeys];
-    uint64_t full[kStages];
-    uint64_t empty[kStages];
+  using Tile = BoxRow[kBoxes][kWalkKeys];
+  struct Barriers {
+    uint64_t full[kStages], empty[kStages];
+  };
 
-    __device__ void init() {
-      for (uint64_t& barrier : full) hopper::init_barrier(&barrier, 1);
-      for (uint64_t& barrier : empty) {
+  alignas(1024) Tile key_tiles[kStages];  // where a swizzled box may begin
+  Tile value_tiles[kStages];
+  Barriers key_barriers, value_barriers;
+  uint64_t rows_full, rows_empty;
+
+  // The tiles of one kind with their barriers.
+  struct Ring {
+    Tile* tile;
+    Barriers* barriers;
+
+    __device__ void init() const {
+      for (uint64_t& barrier : barriers->full) hopper::init_barrier(&barrier, 1);
+      for (uint64_t& barrier : barriers->empty) {
         hopper::init_barrier(&barrier, kWalkComputing * kWarpgroup / 32);
       }
     }
-    __device__ void copy(const CUtensorMap& map, int step, const RowWalk& walk) {
+    template <class Walk>
+    __device__ void copy(const CUtensorMap& map, int step, const Walk& walk) const {
       const int s = step % kStages;
-      hopper::wait(&empty[s], ((step / kStages) & 1) ^ 1);
-      hopper::arrive_expecting(&full[s], sizeof(tile[s]));
+      hopper::wait(&barriers->empty[s], ((step / kStages) & 1) ^ 1);
+      hopper::arrive_expecting(&barriers->full[s], sizeof(Tile));
       for (int box = 0; box < kBoxes; ++box) {
-        hopper::copy_box(tile[s][box], &map, &full[s], box * kBoxColumns, walk.kv_head,
+        hopper::copy_box(tile[s][box], &map, &barriers->full[s], box * kBoxColumns, walk.kv_head,
                          walk.first_key(step));
       }
     }
     // The address of a step's tile, once it is there.
-    __device__ uint32_t wait(int step) {
-      hopper::wait(&full[step % kStages], (step / kStages) & 1);
+    __device__ uint32_t wait(int step) const {
+      hopper::wait(&barriers->full[step % kStages], (step / kStages) & 1);
       return hopper::shared_address(tile[step % kStages]);
     }
-    __device__ void release(int step) {
+    __device__ void release(int step) const {
       __syncwarp();
-      if (threadIdx.x % 32 == 0) hopper::arrive(&empty[step % kStages]);
+      if (threadIdx.x % 32 == 0) hopper::arrive(&barriers->empty[step % kStages]);
     }
   };
-
-  Ring key;
-  Ring value;
-  uint64_t rows_full;
+  __device__ Ring key() { return {key_tiles, &key_barriers}; }
+  __device__ Ring value() { return {value_tiles, &value_barriers}; }
 
   __device__ void init() {
     if (threadIdx.x == 0) {
       hopper::init_barrier(&rows_full, 1);
-      key.init();
-      value.init();
+      hopper::init_barrier(&rows_empty, kWalkComputing * kWarpgroup / 32);
+      key().init();
+      value().init();
       hopper::fence_barrier_init();
     }
     __syncthreads();
   }
 
-  // By the copying thread: the rows' operands first, then all keys and values.
+  // By the copying thread: the rows' operands first, `bytes` of them, then all keys and values. The
+  // parity is that of the number of items of work that a block has had before, where it has
+  // several.
+  __device__ void wait_for_room(uint32_t parity) { hopper::wait(&rows_empty, parity ^ 1); }
   __device__ void expect_rows(uint32_t bytes) { hopper::arrive_expecting(&rows_full, bytes); }
-  __device__ void copy_rows(void* to, const CUtensorMap& map, int box, const RowWalk& walk) {
+  template <class Walk>
+  __device__ void copy_rows(void* to, const CUtensorMap& map, int box, const Walk& walk) {
     hopper::copy_box(to, &map, &rows_full, box * kBoxColumns, walk.head, walk.first_row);
   }
-  __device__ void copy(const CUtensorMap& keys, const CUtensorMap& values, const RowWalk& walk) {
-    for (int step = 0; step < walk.steps; ++step) {
-      key.copy(keys, step, walk);
-      value.copy(values, step, walk);
+  template <class Walk>
+  __device__ void copy(const CUtensorMap& keys, const CUtensorMap& values, const Walk& walk) {
+    for (int step = walk.first_step; step < walk.end_step; ++step) {
+      key().copy(keys, step, walk);
+      value().copy(values, step, walk);
     }
   }
 
-  // By the computing warpgroups.
-  __device__ void wait_for_rows() { hopper::wait(&rows_full, 0); }
+  // By the computing warpgroups: before the first and after the last product with the rows.
+  __device__ void wait_for_rows(uint32_t parity = 0) { hopper::wait(&rows_full, parity); }
+  __device__ void release_rows() {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) hopper::arrive(&rows_empty);
+  }
 };
 
 }  // namespace swiattn::gpu

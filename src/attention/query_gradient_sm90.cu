@@ -44,8 +44,8 @@ class Worker {
 
   __device__ void run() {
     shared_.keys.wait_for_rows();
-    Turns turns(walk_.group(), walk_.steps);
-    for (int step = 0; step < walk_.steps; ++step) visit(step, turns);
+    Turns turns(computing_group(), walk_.end_step);
+    for (int step = 0; step < walk_.end_step; ++step) visit(step, turns);
     auto* const head = static_cast<__nv_bfloat16*>(a_.grad_query) + walk_.head * kHeadDim;
     put_rows<kHeadDim>(grad_query_, a_.keys.scale, a_.add, [&](int row) -> __nv_bfloat16* {
       const int64_t token = rows_.token[row == Fragment().row(0) ? 0 : 1];
@@ -55,15 +55,15 @@ class Worker {
 
  private:
   __device__ void visit(int step, Turns& turns) {
-    const uint32_t own_rows = static_cast<uint32_t>(walk_.group()) * 64 * kBoxRow;
+    const uint32_t own_rows = static_cast<uint32_t>(computing_group()) * 64 * kBoxRow;
     float scores[kWalkKeys / 2], grad_scores[kWalkKeys / 2];
-    const uint32_t key = shared_.keys.key.wait(step);
+    const uint32_t key = shared_.keys.key().wait(step);
     turns.take();
     hopper::begin_products();
     multiply_columns<kHeadDim, kWalkRows, kWalkKeys>(
         scores, hopper::shared_address(shared_.query) + own_rows, key);
     hopper::commit_products();
-    const uint32_t value = shared_.keys.value.wait(step);
+    const uint32_t value = shared_.keys.value().wait(step);
     hopper::begin_products();
     multiply_columns<kHeadDim, kWalkRows, kWalkKeys>(
         grad_scores, hopper::shared_address(shared_.grad_out) + own_rows, value);
@@ -75,9 +75,9 @@ class Worker {
     for (int i = 0; i < kWalkKeys / 2; ++i) {
       scores[i] = exp2_approximate(scores[i] * scale - lse_[i % 4 / 2]);
     }
-    rows_.mask(scores, walk_.first_key(step), 0.0F);
+    rows_.sight.mask(scores, walk_.first_key(step), 0.0F);
     hopper::wait_products<0>();
-    shared_.keys.value.release(step);
+    shared_.keys.value().release(step);
 #pragma unroll
     for (int i = 0; i < kWalkKeys / 2; ++i) {
       grad_scores[i] = scores[i] * (grad_scores[i] - delta_[i % 4 / 2]);
@@ -88,7 +88,7 @@ class Worker {
     multiply_rows<kHeadDim, kWalkKeys>(grad_query_, left, key);
     hopper::commit_products();
     hopper::wait_products<0>();
-    shared_.keys.key.release(step);
+    shared_.keys.key().release(step);
   }
 
   Shared<kHeadDim>& shared_;
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   auto& shared = aligned_shared<Shared<kHeadDim>>();
   const RowWalk walk(a.rows.list, a.keys);
-  if (walk.steps <= 0) return;
+  if (walk.end_step == 0) return;
   shared.keys.init();
   if (threadIdx.x < kWarpgroup) {
     hopper::give_registers<24>();
@@ -136,7 +136,7 @@ void launch(const QueryGradientArguments& a, cudaStream_t stream) {
   constexpr int kBytes = shared_bytes<Shared<kHeadDim>>();
   SWIATTN_CHECK_CUDA(cudaFuncSetAttribute(query_gradient<kHeadDim>,
                                           cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  query_gradient<kHeadDim><<<walk_blocks(k), kWalkThreads, kBytes, stream>>>(maps, a);
+  query_gradient<kHeadDim><<<walk_items(k), kWalkThreads, kBytes, stream>>>(maps, a);
   SWIATTN_CHECK_CUDA(cudaGetLastError());
 }
 

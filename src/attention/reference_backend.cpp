@@ -38,6 +38,8 @@ class ReferenceBackend final : public AttentionBackend {
  public:
   const char* name() const override { return "reference"; }
 
+  bool switch_follows_positions(const AttentionShape&) const override { return true; }
+
   Attended forward(Band band, const at::Tensor& qkv, const DocumentLayout& layout,
                    const AttentionShape& shape) const override {
     const at::Tensor scores = masked_scores(band, qkv, layout, shape);

@@ -22,7 +22,8 @@ __device__ float contract(const RowStatisticsArguments& a, int64_t token, float*
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const auto* grad_out = static_cast<const Pack*>(a.grad_out) + token * vectors;
   const auto* out = static_cast<const Pack*>(a.out) + token * vectors;
-  const bool gate = a.gate_gradient != nullptr && a.position[token] >= a.window;
+  const bool gate = a.gate_gradient != nullptr && a.position[token] >= a.window &&
+                    (a.both == nullptr || a.both[token]);
   const auto* difference =
       gate ? static_cast<const Pack*>(a.difference) + token * vectors : nullptr;
   float gate_sum = 0.0F;

@@ -4,14 +4,14 @@
 
 #include <utility>
 
+#include "base/check.h"
+
 namespace swiattn {
 
 SwitchSaved switch_attention_forward(const AttentionBackend& backend, const at::Tensor& qkv,
                                      const at::Tensor& route, const DocumentLayout& layout,
                                      const AttentionShape& shape, DisagreementReduction reduction) {
-  Attended near = backend.forward(Band::kNear, qkv, layout, shape);
-  Attended far = backend.forward(Band::kFar, qkv, layout, shape);
-  return backend.merge(std::move(near), std::move(far), route, layout, shape, reduction);
+  return backend.switch_forward(qkv, route, layout, shape, reduction);
 }
 
 namespace {
@@ -40,6 +40,7 @@ at::Tensor switch_attention_backward(const AttentionBackend& backend, const at::
   if (!grad_difference.defined()) {
     return backend.switch_backward(grad_out, qkv, saved, layout, shape, grad_qkv);
   }
+  SWIATTN_CHECK(!saved.both.defined(), "not every token has a difference to differentiate");
   both_branches_backward(backend, grad_out, grad_difference, qkv, saved, layout, shape, grad_qkv);
   return backend.gate_gradient(grad_out, saved, layout, shape);
 }

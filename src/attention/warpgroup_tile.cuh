@@ -24,6 +24,7 @@ __device__ inline T& aligned_shared() {
   const uint32_t misaligned = hopper::shared_address(memory) % 1024;
   return *reinterpret_cast<T*>(memory + (1024 - misaligned) % 1024);
 }
+constexpr int kMostSharedBytes = 227 * 1024;  // of a block
 template <class T>
 constexpr int shared_bytes() {
   return static_cast<int>(sizeof(T)) + 1024;

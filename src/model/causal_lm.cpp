@@ -4,6 +4,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <optional>
+#include <utility>
+
 #include "base/check.h"
 #include "parallel/phase.h"
 
@@ -32,22 +36,29 @@ MicroBatch CausalLm::prepare(const PackedTokens& packed) const {
 }
 
 MicroBatchResult CausalLm::train(const MicroBatch& batch) {
-  const Activations activations = forward(batch);
-  const LinearCrossEntropyOutput loss = head(batch, activations);
+  Activations activations = forward(batch);
+  LinearCrossEntropyOutput loss = head(batch, activations);
   MicroBatchResult result{loss.nll, empty_statistics()};
-  backward(batch, activations, loss, result.statistics);
+  backward(batch, std::move(activations), std::move(loss), result.statistics);
   return result;
+}
+
+bool CausalLm::follows_positions() const {
+  return std::all_of(layers_.begin(), layers_.end(),
+                     [](const DecoderLayer& layer) { return layer.follows_positions(); });
 }
 
 Activations CausalLm::forward(const MicroBatch& batch) const {
   const NamedRange phase(Phase::kForward);
+  const Branches branches = options_.gate.far_sampling ? Branches::kSampled : Branches::kBoth;
   Activations activations;
   activations.layers.resize(layers_.size());
   ResidualStream stream{
       ops_.embedding_forward(parameters_.unit("embedding").group_compute("embed"), batch.ids), {}};
   for (size_t i = 0; i < layers_.size(); ++i) {
     const NamedRange layer(fmt::format("layer {} forward", i + 1));
-    stream = layers_[i].forward(stream, batch, Branches::kBoth, activations.layers[i]);
+    stream = layers_[i].forward(std::move(stream), batch, branches, activations.layers[i]);
+    activations.layers[i].drop(options_.recompute);
   }
   activations.final_norm =
       ops_.rms_norm_forward(stream.residual, stream.delta,
@@ -63,19 +74,32 @@ LinearCrossEntropyOutput CausalLm::head(const MicroBatch& batch,
       head_unit().take_gradient(head_group()), nll_weight(batch, activations));
 }
 
-void CausalLm::backward(const MicroBatch& batch, const Activations& activations,
-                        const LinearCrossEntropyOutput& loss, const at::Tensor& statistics) const {
-  const NamedRange phase(Phase::kBackward);
+void CausalLm::backward(const MicroBatch& batch, Activations activations,
+                        LinearCrossEntropyOutput loss, const at::Tensor& statistics) const {
+  std::optional<NamedRange> phase(std::in_place, Phase::kBackward);
   FlatUnit& norm = parameters_.unit("head");
   at::Tensor grad = ops_.rms_norm_backward(
       loss.grad_hidden, {}, activations.final_norm.residual, norm.group_compute("norm"),
       activations.final_norm.inverse_rms, norm.take_gradient("norm"));
+  activations.final_norm = {};
+  loss.grad_hidden.reset();
   for (size_t i = layers_.size(); i-- > 0;) {
+    if (options_.recompute != Recompute::kNone) {
+      phase.reset();
+      recompute(i, batch, activations.layers[i]);
+      phase.emplace(Phase::kBackward);
+    }
     const NamedRange layer(fmt::format("layer {} backward", i + 1));
-    grad = layers_[i].backward(grad, batch, activations.layers[i], loss.nll,
+    grad = layers_[i].backward(std::move(grad), batch, std::move(activations.layers[i]), loss.nll,
                                statistics[static_cast<int64_t>(i)]);
   }
   ops_.embedding_backward(grad, batch.ids, parameters_.unit("embedding").take_gradient("embed"));
+}
+
+void CausalLm::recompute(size_t layer, const MicroBatch& batch, LayerSaved& saved) const {
+  const NamedRange phase(Phase::kRecompute);
+  const NamedRange range(fmt::format("layer {} recompute", layer + 1));
+  layers_[layer].recompute(batch, saved);
 }
 
 // Where gamma is not detached, the objective depends on NLL_t also through every layer's gamma_t:
@@ -106,7 +130,7 @@ at::Tensor CausalLm::final_hidden(const MicroBatch& batch, Branches branches,
       ops_.embedding_forward(parameters_.unit("embedding").group_compute("embed"), batch.ids), {}};
   for (size_t i = 0; i < layers_.size(); ++i) {
     LayerSaved scratch;
-    stream = layers_[i].forward(stream, batch, branches, scratch);
+    stream = layers_[i].forward(std::move(stream), batch, branches, scratch);
     if (statistics.defined()) {
       layers_[i].statistics(batch, scratch, statistics[static_cast<int64_t>(i)]);
     }

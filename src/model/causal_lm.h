@@ -20,6 +20,7 @@ struct CausalLmOptions {
   int64_t window = 0;                     // w; unused when every layer is full
   Gate gate;
   Objective objective;
+  Recompute recompute = Recompute::kNone;
 };
 
 // What a forward leaves for the backward.
@@ -52,8 +53,13 @@ class CausalLm {
   // Forward and backward of the SUMS over this micro-batch,
   //   sum_t NLL_t + 1/L sum_l sum_t gamma softplus(s),
   // added to the parameters' gradients; dividing by the global number of counted tokens is the
-  // optimizer's (docs/method.md, section 3).
+  // optimizer's (docs/method.md, section 3). Where the gate samples far rows, the gradient that
+  // goes through the routers is an unbiased estimate.
   MicroBatchResult train(const MicroBatch& batch);
+
+  // Whether train() launches the same work for all micro-batches of one shape, whatever their
+  // documents, as AttentionBackend::switch_follows_positions() says.
+  bool follows_positions() const;
 
   // Forward only. `routes`, if given, receives every layer's [T] bool. The statistics have the
   // disagreement where both branches are asked for.
@@ -71,8 +77,10 @@ class CausalLm {
  private:
   Activations forward(const MicroBatch& batch) const;
   LinearCrossEntropyOutput head(const MicroBatch& batch, const Activations& activations) const;
-  void backward(const MicroBatch& batch, const Activations& activations,
-                const LinearCrossEntropyOutput& loss, const at::Tensor& statistics) const;
+  // By value: everything is freed as soon as it was used.
+  void backward(const MicroBatch& batch, Activations activations, LinearCrossEntropyOutput loss,
+                const at::Tensor& statistics) const;
+  void recompute(size_t layer, const MicroBatch& batch, LayerSaved& saved) const;
   // The stream through all layers without keeping what a backward would need.
   at::Tensor final_hidden(const MicroBatch& batch, Branches branches, const at::Tensor& statistics,
                           std::vector<at::Tensor>* routes) const;

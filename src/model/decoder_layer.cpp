@@ -25,28 +25,30 @@ DecoderLayer::DecoderLayer(const ModelConfig& config, int64_t index, LayerAttent
       ops_(operations),
       backend_(backend) {}
 
-ResidualStream DecoderLayer::forward(const ResidualStream& in, const MicroBatch& batch,
-                                     Branches branches, LayerSaved& saved) const {
+ResidualStream DecoderLayer::forward(ResidualStream in, const MicroBatch& batch, Branches branches,
+                                     LayerSaved& saved) const {
   enter(in, saved);
+  in = {};
   saved.qkv = project_qkv(saved.input_norm.normed, batch, saved);
-  const at::Tensor attended = attend(batch, branches, saved).flatten(1);
-  const at::Tensor attention_delta = ops_.linear_forward(attended, unit_.group_compute("o"), {});
-
-  saved.post_norm = ops_.rms_norm_forward(saved.input_norm.residual, attention_delta,
-                                          unit_.group_compute("post_norm"), eps_);
-  saved.gate_up = ops_.linear_forward(saved.post_norm.normed, unit_.group_compute("gate_up"), {});
+  decide(batch, branches, saved);
+  attend(batch, branches, saved);
+  enter_ffn(saved);
   const at::Tensor activated = ops_.swiglu_forward(saved.gate_up);
   return {saved.post_norm.residual,
           ops_.linear_forward(activated, unit_.group_compute("down"), {})};
 }
 
-at::Tensor DecoderLayer::backward(const at::Tensor& grad, const MicroBatch& batch,
-                                  const LayerSaved& saved, const at::Tensor& nll,
-                                  const at::Tensor& statistics) const {
-  const at::Tensor grad_middle = ops_.rms_norm_backward(
-      ffn_backward(grad, saved), grad, saved.post_norm.residual, unit_.group_compute("post_norm"),
-      saved.post_norm.inverse_rms, unit_.take_gradient("post_norm"));
+void DecoderLayer::recompute(const MicroBatch& batch, LayerSaved& saved) const {
+  enter({saved.input_norm.residual, {}}, saved);
+  saved.qkv = project_qkv(saved.input_norm.normed, batch, saved);
+  if (!saved.attention.out.defined()) attend(batch, Branches::kBoth, saved);
+  enter_ffn(saved);
+}
 
+at::Tensor DecoderLayer::backward(at::Tensor grad, const MicroBatch& batch, LayerSaved saved,
+                                  const at::Tensor& nll, const at::Tensor& statistics) const {
+  const at::Tensor grad_middle = ffn_backward(grad, saved);
+  grad.reset();
   const at::Tensor grad_out =
       ops_.linear_backward(grad_middle, saved.attention.out.flatten(1), unit_.group_compute("o"),
                            unit_.take_gradient("o"), {});
@@ -84,14 +86,30 @@ void DecoderLayer::enter(const ResidualStream& in, LayerSaved& saved) const {
   saved.logits = std::move(entry.logits);
 }
 
-// From the gradient behind the FFN to that of its input, the norm's output. What the SwiGLU put out
-// is not saved; its backward returns it.
-at::Tensor DecoderLayer::ffn_backward(const at::Tensor& grad, const LayerSaved& saved) const {
-  const SwigluGradients swiglu = ops_.swiglu_backward(
+// From what attention put out to the FFN's packed projection.
+void DecoderLayer::enter_ffn(LayerSaved& saved) const {
+  const at::Tensor delta =
+      ops_.linear_forward(saved.attention.out.flatten(1), unit_.group_compute("o"), {});
+  saved.post_norm = ops_.rms_norm_forward(saved.input_norm.residual, delta,
+                                          unit_.group_compute("post_norm"), eps_);
+  saved.gate_up = ops_.linear_forward(saved.post_norm.normed, unit_.group_compute("gate_up"), {});
+}
+
+// From the gradient of the stream behind the FFN to that before it. Here memory is at its peak
+// (docs/architecture.md), so that the SwiGLU works in place; it puts out once more what the forward
+// did not save. Nothing of the FFN's is left after this.
+at::Tensor DecoderLayer::ffn_backward(const at::Tensor& grad, LayerSaved& saved) const {
+  SwigluGradients swiglu = ops_.swiglu_backward(
       ops_.linear_input_gradient(grad, unit_.group_compute("down")), saved.gate_up);
+  saved.gate_up.reset();
   ops_.linear_weight_gradient(grad, swiglu.activated, unit_.take_gradient("down"));
-  return ops_.linear_backward(swiglu.gate_up, saved.post_norm.normed,
-                              unit_.group_compute("gate_up"), unit_.take_gradient("gate_up"), {});
+  swiglu.activated.reset();
+  const RmsNormOutput norm = std::move(saved.post_norm);
+  const at::Tensor grad_hidden =
+      ops_.linear_backward(swiglu.gate_up, norm.normed, unit_.group_compute("gate_up"),
+                           unit_.take_gradient("gate_up"), {});
+  return ops_.rms_norm_backward(grad_hidden, grad, norm.residual, unit_.group_compute("post_norm"),
+                                norm.inverse_rms, unit_.take_gradient("post_norm"));
 }
 
 // d(regularizer)/d(o_full - o_swa), where gamma is not detached; else undefined.
@@ -119,15 +137,18 @@ at::Tensor DecoderLayer::project_qkv(const at::Tensor& hidden, const MicroBatch&
   const at::Tensor q = shape_.queries(qkv);
   const at::Tensor k = shape_.keys(qkv);
   if (qk_norm_) {
-    saved.query_norm = ops_.rms_norm_forward(q.reshape({-1, shape_.head_dim}), {},
-                                             unit_.group_compute("q_norm"), eps_);
-    saved.key_norm = ops_.rms_norm_forward(k.reshape({-1, shape_.head_dim}), {},
-                                           unit_.group_compute("k_norm"), eps_);
-    q.copy_(saved.query_norm.normed.view(q.sizes()));
-    k.copy_(saved.key_norm.normed.view(k.sizes()));
+    const auto norm = [&](const at::Tensor& heads, const char* group) {
+      // Copies, since the normalised rows take their place, and the backward reads them.
+      const at::Tensor rows = heads.clone(at::MemoryFormat::Contiguous);
+      return ops_.rms_norm_forward(rows.view({-1, shape_.head_dim}), {}, unit_.group_compute(group),
+                                   eps_);
+    };
+    saved.query_norm = norm(q, "q_norm");
+    saved.key_norm = norm(k, "k_norm");
+    q.copy_(std::exchange(saved.query_norm.normed, {}).view(q.sizes()));
+    k.copy_(std::exchange(saved.key_norm.normed, {}).view(k.sizes()));
   }
-  ops_.apply_rotary(q, batch.rotary, RotaryDirection::kForward);
-  ops_.apply_rotary(k, batch.rotary, RotaryDirection::kForward);
+  ops_.apply_rotary(shape_.queries_and_keys(qkv), batch.rotary, RotaryDirection::kForward);
   return qkv;
 }
 
@@ -135,13 +156,12 @@ at::Tensor DecoderLayer::project_qkv_backward(const at::Tensor& grad_qkv, const 
                                               const LayerSaved& saved) const {
   const at::Tensor grad_q = shape_.queries(grad_qkv);
   const at::Tensor grad_k = shape_.keys(grad_qkv);
-  ops_.apply_rotary(grad_q, batch.rotary, RotaryDirection::kBackward);
-  ops_.apply_rotary(grad_k, batch.rotary, RotaryDirection::kBackward);
+  ops_.apply_rotary(shape_.queries_and_keys(grad_qkv), batch.rotary, RotaryDirection::kBackward);
   if (qk_norm_) {
     const auto through = [&](const at::Tensor& grad, const RmsNormOutput& norm, const char* group) {
-      grad.copy_(ops_.rms_norm_backward(grad.reshape({-1, shape_.head_dim}), {}, norm.residual,
-                                        unit_.group_compute(group), norm.inverse_rms,
-                                        unit_.take_gradient(group))
+      const at::Tensor rows = grad.clone(at::MemoryFormat::Contiguous).view({-1, shape_.head_dim});
+      grad.copy_(ops_.rms_norm_backward(rows, {}, norm.residual, unit_.group_compute(group),
+                                        norm.inverse_rms, unit_.take_gradient(group))
                      .view(grad.sizes()));
     };
     through(grad_q, saved.query_norm, "q_norm");
@@ -152,23 +172,31 @@ at::Tensor DecoderLayer::project_qkv_backward(const at::Tensor& grad_qkv, const 
                               qkv_bias_ ? unit_.take_gradient("qkv_bias") : GradientTarget());
 }
 
-at::Tensor DecoderLayer::attend(const MicroBatch& batch, Branches branches,
-                                LayerSaved& saved) const {
-  if (attention_ == LayerAttention::kSwitch) {
-    const at::Tensor route = gate_.decide(saved.logits, batch, index_);
-    if (branches == Branches::kBoth) {
-      saved.attention = switch_attention_forward(backend_, saved.qkv, route, batch.layout, shape_,
-                                                 objective_.disagreement);
-    } else {
-      saved.attention.out = backend_.attend_routed(saved.qkv, route, batch.layout, shape_);
-      saved.attention.route = route;
-    }
-  } else {
+// What is known before attention: the branch of every token, and which tokens get both.
+void DecoderLayer::decide(const MicroBatch& batch, Branches branches, LayerSaved& saved) const {
+  if (attention_ != LayerAttention::kSwitch) return;
+  saved.attention.route = gate_.decide(ops_, saved.logits, batch, index_);
+  if (branches != Branches::kSampled) return;
+  SampledRows rows = gate_.sample(ops_, saved.logits, saved.attention.route, batch, index_);
+  saved.attention.both = std::move(rows.both);
+  saved.weight = std::move(rows.weight);
+}
+
+void DecoderLayer::attend(const MicroBatch& batch, Branches branches, LayerSaved& saved) const {
+  SwitchSaved& attention = saved.attention;
+  if (attention_ != LayerAttention::kSwitch) {
     Attended attended = backend_.forward(band(), saved.qkv, batch.layout, shape_);
-    saved.attention.out = std::move(attended.out);
-    saved.attention.logsumexp = std::move(attended.logsumexp);
+    attention.out = std::move(attended.out);
+    attention.logsumexp = std::move(attended.logsumexp);
+  } else if (attention.both.defined()) {
+    attention = backend_.attend_sampled(saved.qkv, attention.route, attention.both, batch.layout,
+                                        shape_, objective_.disagreement);
+  } else if (branches == Branches::kBoth) {
+    attention = switch_attention_forward(backend_, saved.qkv, attention.route, batch.layout, shape_,
+                                         objective_.disagreement);
+  } else {
+    attention.out = backend_.attend_routed(saved.qkv, attention.route, batch.layout, shape_);
   }
-  return saved.attention.out;
 }
 
 at::Tensor DecoderLayer::attend_backward(const at::Tensor& grad_out,
@@ -203,6 +231,7 @@ RoutedTokens DecoderLayer::tokens(const MicroBatch& batch, const LayerSaved& sav
   tokens.counted = batch.counted;
   tokens.logits = saved.logits;
   tokens.disagreement = saved.attention.disagreement;
+  tokens.weight = saved.weight;
   tokens.window = shape_.window;
   return tokens;
 }

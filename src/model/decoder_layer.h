@@ -8,6 +8,7 @@
 
 #include "attention/switch_attention.h"
 #include "model/gate.h"
+#include "model/layer_saved.h"
 #include "model/micro_batch.h"
 #include "model/model_config.h"
 #include "ops/operations.h"
@@ -22,18 +23,6 @@ struct ResidualStream {
   at::Tensor delta;     // [T, d]; undefined: nothing to add
 };
 
-// What a layer's backward needs from its forward.
-struct LayerSaved {
-  RmsNormOutput input_norm;  // stream at the layer's entry, h
-  at::Tensor logits;         // s [T]; undefined without a router
-  at::Tensor qkv;            // [T, (Hq + 2 Hkv) D] after QK-norm and rotary positions
-  RmsNormOutput query_norm;  // Qwen3: rows are (token, head)
-  RmsNormOutput key_norm;
-  SwitchSaved attention;    // of kSwitch; the others fill `out` and `logsumexp`
-  RmsNormOutput post_norm;  // stream after attention, its norm
-  at::Tensor gate_up;       // [T, 2F]
-};
-
 // What the objective tells each layer's backward: gamma's coefficients and the per-token NLL that
 // the loss has filled, since the regularizer is known only after the whole forward.
 struct Objective {
@@ -43,8 +32,8 @@ struct Objective {
 };
 
 // Which branches of a token that has a choice a forward computes: both, for a backward and for the
-// disagreement, or the one that the token takes.
-enum class Branches { kBoth, kTaken };
+// disagreement; both of the tokens that the gate samples alone; or the one that the token takes.
+enum class Branches { kBoth, kSampled, kTaken };
 
 class DecoderLayer {
  public:
@@ -54,16 +43,27 @@ class DecoderLayer {
                const Operations& operations, const AttentionBackend& backend);
 
   // With Branches::kTaken `saved` serves statistics() and route(), without the disagreement.
-  ResidualStream forward(const ResidualStream& in, const MicroBatch& batch, Branches branches,
+  // `in`, handed over with std::move, is freed as soon as it was used.
+  ResidualStream forward(ResidualStream in, const MicroBatch& batch, Branches branches,
                          LayerSaved& saved) const;
 
+  // Computes again what LayerSaved::drop() let go of: the same operations on the same operands, so
+  // the same bits.
+  void recompute(const MicroBatch& batch, LayerSaved& saved) const;
+
   // `grad` is the gradient of the stream after this layer; returns that before it. `nll` [T] is the
-  // loss's. Writes `statistics` [RoutingStatistics::kColumns] float64.
-  at::Tensor backward(const at::Tensor& grad, const MicroBatch& batch, const LayerSaved& saved,
+  // loss's. Writes `statistics` [RoutingStatistics::kColumns] float64. What is handed over with
+  // std::move is freed as soon as it was used.
+  at::Tensor backward(at::Tensor grad, const MicroBatch& batch, LayerSaved saved,
                       const at::Tensor& nll, const at::Tensor& statistics) const;
 
   LayerAttention attention() const { return attention_; }
   bool has_router() const { return attention_ == LayerAttention::kSwitch && gate_.has_router(); }
+  // As CausalLm::follows_positions().
+  bool follows_positions() const {
+    return attention_ == LayerAttention::kSwitch && !gate_.far_sampling &&
+           backend_.switch_follows_positions(shape_);
+  }
   // [T] bool: which tokens attended to everything.
   at::Tensor route(const MicroBatch& batch, const LayerSaved& saved) const;
   // Writes this layer's row of RoutingStatistics as backward() does, but for the regularizer's
@@ -72,13 +72,15 @@ class DecoderLayer {
 
  private:
   void enter(const ResidualStream& in, LayerSaved& saved) const;
-  at::Tensor ffn_backward(const at::Tensor& grad, const LayerSaved& saved) const;
+  void enter_ffn(LayerSaved& saved) const;
+  at::Tensor ffn_backward(const at::Tensor& grad, LayerSaved& saved) const;
   at::Tensor project_qkv(const at::Tensor& hidden, const MicroBatch& batch,
                          LayerSaved& saved) const;
   at::Tensor project_qkv_backward(const at::Tensor& grad_qkv, const MicroBatch& batch,
                                   const LayerSaved& saved) const;
   Band band() const;  // of a layer without a choice
-  at::Tensor attend(const MicroBatch& batch, Branches branches, LayerSaved& saved) const;
+  void decide(const MicroBatch& batch, Branches branches, LayerSaved& saved) const;
+  void attend(const MicroBatch& batch, Branches branches, LayerSaved& saved) const;
   // Writes grad_qkv; returns dL/dgate [T], undefined without a router.
   at::Tensor attend_backward(const at::Tensor& grad_out, const at::Tensor& grad_difference,
                              const MicroBatch& batch, const LayerSaved& saved,

@@ -4,24 +4,13 @@
 
 #include <cmath>
 
-#include "base/counter_random.h"
-#include "parallel/transfer.h"
+#include "base/check.h"
 
 namespace swiattn {
 namespace {
 
-at::Tensor draw(const Gate& gate, const MicroBatch& batch, int64_t layer) {
-  at::Tensor route = at::empty({batch.tokens()}, at::kBool);
-  bool* full = route.mutable_data_ptr<bool>();
-  for (int64_t b = 0; b < batch.sequences; ++b) {
-    const auto sample = static_cast<uint64_t>(batch.samples[b]);
-    for (int64_t position = 0; position < batch.sequence_length; ++position) {
-      const uint64_t bits = counter_bits(
-          {gate.seed, static_cast<uint64_t>(layer), sample, static_cast<uint64_t>(position)});
-      full[b * batch.sequence_length + position] = uniform_from_bits(bits) < gate.ratio;
-    }
-  }
-  return upload({route}, batch.ids.device()).front();
+DrawnTokens drawn_tokens(const Gate& gate, const MicroBatch& batch, int64_t layer) {
+  return {gate.seed, layer, batch.samples, batch.sequence_length};
 }
 
 at::Tensor largest(const at::Tensor& logits, const MicroBatch& batch, double ratio) {
@@ -36,16 +25,24 @@ at::Tensor largest(const at::Tensor& logits, const MicroBatch& batch, double rat
 
 }  // namespace
 
-at::Tensor Gate::decide(const at::Tensor& logits, const MicroBatch& batch, int64_t layer) const {
+at::Tensor Gate::decide(const Operations& operations, const at::Tensor& logits,
+                        const MicroBatch& batch, int64_t layer) const {
   switch (kind) {
     case GateKind::kRandom:
-      return draw(*this, batch, layer);
+      return operations.draw_rows(drawn_tokens(*this, batch, layer), ratio);
     case GateKind::kTopK:
       return largest(logits, batch, ratio);
     case GateKind::kLearned:
       break;
   }
   return logits > 0;
+}
+
+SampledRows Gate::sample(const Operations& operations, const at::Tensor& logits,
+                         const at::Tensor& route, const MicroBatch& batch, int64_t layer) const {
+  SWIATTN_CHECK(far_sampling.has_value(), "the gate does not sample");
+  return operations.sample_rows(drawn_tokens(*this, batch, layer), *far_sampling,
+                                {logits, ratio, route, batch.layout.position, batch.layout.window});
 }
 
 }  // namespace swiattn

@@ -9,9 +9,10 @@
 namespace swiattn {
 namespace {
 
-at::Tensor borrow(std::span<const int32_t> values) {
-  return at::from_blob(const_cast<int32_t*>(values.data()), {static_cast<int64_t>(values.size())},
-                       at::kInt);
+template <class Number>
+at::Tensor borrow(std::span<const Number> values) {
+  return at::from_blob(const_cast<Number*>(values.data()), {static_cast<int64_t>(values.size())},
+                       c10::CppTypeToScalarType<Number>::value);
 }
 
 }  // namespace
@@ -28,12 +29,13 @@ MicroBatch MicroBatchMaker::make(const PackedTokens& packed) {
   batch.sequences = packed.sequences;
   batch.sequence_length = packed.sequence_length;
   // Widened on the device: half the bytes to copy, and nothing for the host to do.
-  const std::vector<at::Tensor> tokens =
-      upload({borrow(packed.inputs), borrow(packed.targets), borrow(packed.positions)}, device_);
+  const std::vector<at::Tensor> tokens = upload({borrow(packed.inputs), borrow(packed.targets),
+                                                 borrow(packed.positions), borrow(packed.samples)},
+                                                device_);
   batch.ids = tokens[0].to(at::kLong);
   batch.targets = tokens[1].to(at::kLong);
   batch.counted = batch.targets >= 0;
-  batch.samples.assign(packed.samples.begin(), packed.samples.end());
+  batch.samples = tokens[3];
   batch.layout = make_document_layout(
       {packed.document_starts.begin(), packed.document_starts.end()}, window_, device_);
   batch.rotary = rotary_rows(tokens[2], packed.sequence_length);

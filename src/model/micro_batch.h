@@ -23,16 +23,16 @@ struct PackedTokens {
   std::span<const int32_t> targets;          // [T], negative where ignored
   std::span<const int32_t> positions;        // [T], for the rotary embedding, below S
   std::span<const int32_t> document_starts;  // [documents + 1]
-  std::span<const int64_t> samples;          // [B], for the random gate
+  std::span<const int64_t> samples;          // [B] numbers in the run's order, for draws
 };
 
 struct MicroBatch {
-  int64_t sequences = 0;         // B
-  int64_t sequence_length = 0;   // S
-  at::Tensor ids;                // [T] int64
-  at::Tensor targets;            // [T] int64, -1 where ignored
-  at::Tensor counted;            // [T] bool, targets >= 0
-  std::vector<int64_t> samples;  // [B]
+  int64_t sequences = 0;        // B
+  int64_t sequence_length = 0;  // S
+  at::Tensor ids;               // [T] int64
+  at::Tensor targets;           // [T] int64, -1 where ignored
+  at::Tensor counted;           // [T] bool, targets >= 0
+  at::Tensor samples;           // [B] int64
   DocumentLayout layout;
   RotaryTable rotary;
 

@@ -106,11 +106,17 @@ gpu::RoutingArguments routing_arguments(const RoutedTokens& tokens, const at::Te
   a.counted = tokens.counted.const_data_ptr<bool>();
   a.logits = optional_data<float>(tokens.logits);
   a.disagreement = optional_data<float>(tokens.disagreement);
+  a.weight = optional_data<float>(tokens.weight);
   a.tokens = tokens.position.size(0);
   a.window = tokens.window;
   a.partial = partial.mutable_data_ptr<double>();
   a.row = row.mutable_data_ptr<double>();
   return a;
+}
+
+gpu::DrawArguments draw_arguments(const DrawnTokens& tokens) {
+  return {tokens.seed, tokens.layer, tokens.samples.const_data_ptr<int64_t>(),
+          tokens.sequence_length, tokens.tokens()};
 }
 
 at::Tensor routing_partial(const at::Tensor& row) {
@@ -191,10 +197,31 @@ SwigluGradients swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_u
   if (!vectors(gate_up) || !vectors(grad) || width % 8 != 0) {
     return reference::swiglu_backward(grad, gate_up);
   }
-  SwigluGradients out{at::empty_like(gate_up), at::empty_like(grad)};
-  gpu::swiglu_backward(data(grad), data(gate_up), out.gate_up.mutable_data_ptr(),
-                       out.activated.mutable_data_ptr(), gate_up.size(0), width, stream());
-  return out;
+  gpu::swiglu_backward(gate_up.mutable_data_ptr(), grad.mutable_data_ptr(), gate_up.size(0), width,
+                       stream());
+  return {gate_up, grad};
+}
+
+at::Tensor draw_rows(const DrawnTokens& tokens, double probability) {
+  at::Tensor rows = at::empty({tokens.tokens()}, tokens.samples.options().dtype(at::kBool));
+  gpu::draw_rows(draw_arguments(tokens), probability, rows.mutable_data_ptr<bool>(), stream());
+  return rows;
+}
+
+SampledRows sample_rows(const DrawnTokens& tokens, const FarSampling& sampling,
+                        const GatedTokens& gated) {
+  if (gated.logits.defined() && gated.logits.scalar_type() != at::kFloat) {
+    return reference::sample_rows(tokens, sampling, gated);
+  }
+  const auto options = tokens.samples.options();
+  SampledRows rows{at::empty({tokens.tokens()}, options.dtype(at::kBool)),
+                   at::empty({tokens.tokens()}, options.dtype(at::kFloat))};
+  gpu::sample_rows(
+      {draw_arguments(tokens), sampling, optional_data<float>(gated.logits), gated.ratio,
+       gated.route.const_data_ptr<bool>(), gated.position.const_data_ptr<int64_t>(), gated.window,
+       rows.both.mutable_data_ptr<bool>(), rows.weight.mutable_data_ptr<float>()},
+      stream());
+  return rows;
 }
 
 void count_routing(const RoutedTokens& tokens, const at::Tensor& row) {
@@ -289,6 +316,8 @@ const Operations& fused_operations() {
       .routed_norm_forward = fused::routed_norm_forward,
       .routed_norm_backward = fused::routed_norm_backward,
       .regularizer_gamma = reference::regularizer_gamma,
+      .draw_rows = fused::draw_rows,
+      .sample_rows = fused::sample_rows,
       .count_routing = fused::count_routing,
       .router_gradient = fused::router_gradient,
       .linear_cross_entropy_forward = fused::linear_cross_entropy_forward,

@@ -20,6 +20,8 @@ SwigluForward swiglu_forward;
 SwigluBackward swiglu_backward;
 RoutedNormForward routed_norm_forward;
 RoutedNormBackward routed_norm_backward;
+DrawRows draw_rows;
+SampleRows sample_rows;
 CountRouting count_routing;
 RouterGradient router_gradient;
 LinearCrossEntropyForward linear_cross_entropy_forward;

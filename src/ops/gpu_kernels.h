@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "ops/routing_columns.h"
+#include "ops/token_draws.h"
 #include "parallel/gradient_sum.h"
 
 namespace swiattn::gpu {
@@ -58,6 +59,29 @@ int64_t rms_norm_backward_blocks(int64_t rows, int64_t width, bool with_router);
 
 constexpr int64_t kMaxRmsNormWidth = 8192;
 
+// drawn_rows.h, one launch each.
+struct DrawArguments {
+  uint64_t seed;
+  int64_t layer;
+  const int64_t* samples;  // [tokens / sequence_length]
+  int64_t sequence_length;
+  int64_t tokens;
+};
+void draw_rows(const DrawArguments& arguments, double probability, bool* drawn, void* stream);
+
+struct SampleRowsArguments {
+  DrawArguments draw;
+  FarSampling sampling;
+  const float* logits;      // [tokens] or null
+  double ratio;             // without logits
+  const bool* route;        // [tokens]
+  const int64_t* position;  // [tokens]
+  int64_t window;
+  bool* both;     // [tokens]
+  float* weight;  // [tokens]
+};
+void sample_rows(const SampleRowsArguments& arguments, void* stream);
+
 // regularizer_gamma.h's GammaCoefficients. Without a regularizer `base` is 0.
 struct RoutingGamma {
   float base;
@@ -77,6 +101,7 @@ struct RoutingArguments {
   const bool* counted;         // [tokens]
   const float* logits;         // [tokens] s, or null
   const float* disagreement;   // [tokens] or null (taken as 0)
+  const float* weight;         // [tokens] of estimated terms and grad_logits, or null (taken as 1)
   const float* nll;            // [tokens]; null where gamma is constant or its base 0
   const float* gate_gradient;  // [tokens] dL/dgate, or null (taken as 0)
   float* grad_logits;          // [tokens] or null; needs `logits`
@@ -95,11 +120,11 @@ int routing_blocks();
 void apply_rotary(Bf16* x, const float* cosine, const float* sine, int64_t tokens, int64_t heads,
                   int64_t head_dim, int64_t token_stride, float direction, void* stream);
 
-// gate_up [rows, 2 width] → activated [rows, width]; the backward writes that once more.
+// gate_up [rows, 2 width] → activated [rows, width]. The backward works in place: gate_up becomes
+// its gradient, and grad [rows, width] what the forward put out.
 void swiglu_forward(const Bf16* gate_up, Bf16* activated, int64_t rows, int64_t width,
                     void* stream);
-void swiglu_backward(const Bf16* grad, const Bf16* gate_up, Bf16* grad_gate_up, Bf16* activated,
-                     int64_t rows, int64_t width, void* stream);
+void swiglu_backward(Bf16* gate_up, Bf16* grad, int64_t rows, int64_t width, void* stream);
 
 // logits [rows, vocab] float32 → nll [rows] (0 where the target is negative) and, unless null,
 // grad_logits [rows, vocab] = softmax - onehot (0 there too).

@@ -23,6 +23,8 @@ const Operations& reference_operations() {
       .routed_norm_forward = reference::routed_norm_forward,
       .routed_norm_backward = reference::routed_norm_backward,
       .regularizer_gamma = reference::regularizer_gamma,
+      .draw_rows = reference::draw_rows,
+      .sample_rows = reference::sample_rows,
       .count_routing = reference::count_routing,
       .router_gradient = reference::router_gradient,
       .linear_cross_entropy_forward = reference::linear_cross_entropy_forward,

@@ -2,6 +2,7 @@
 // device and in float64, and is what every other implementation is judged by.
 #pragma once
 
+#include "ops/drawn_rows.h"
 #include "ops/embedding.h"
 #include "ops/linear.h"
 #include "ops/linear_cross_entropy.h"
@@ -32,6 +33,8 @@ struct Operations {
   RoutedNormForward* routed_norm_forward;
   RoutedNormBackward* routed_norm_backward;
   RegularizerGamma* regularizer_gamma;
+  DrawRows* draw_rows;
+  SampleRows* sample_rows;
   CountRouting* count_routing;
   RouterGradient* router_gradient;
   LinearCrossEntropyForward* linear_cross_entropy_forward;

@@ -13,8 +13,8 @@ struct RmsNormOutput {
   at::Tensor inverse_rms;  // 1 / sqrt(mean(x'^2) + eps), [T], accumulation type
 };
 
-// `delta` may be undefined: then x' is x itself. The mean is taken in float32, the normalised row
-// is rounded to the type of x and then multiplied by the weight, as transformers does it.
+// Without `delta` x' is x; given the x' of a call with one, all results have its bits. The mean is
+// taken in float32; the row is rounded to the type of x, then multiplied by w, as in transformers.
 using RmsNormForward = RmsNormOutput(const at::Tensor& x,       // [T, d]
                                      const at::Tensor& delta,   // [T, d] or undefined
                                      const at::Tensor& weight,  // [d], the type of x

@@ -12,6 +12,11 @@ at::Tensor route_of(const RoutedTokens& tokens) {
   return at::full_like(tokens.counted, tokens.taken == BranchTaken::kFull);
 }
 
+// The terms of an estimated sum.
+at::Tensor weighted(const RoutedTokens& tokens, const at::Tensor& terms) {
+  return tokens.weight.defined() ? terms * tokens.weight : terms;
+}
+
 }  // namespace
 
 void count_routing(const RoutedTokens& tokens, const at::Tensor& row) {
@@ -33,7 +38,7 @@ void count_routing(const RoutedTokens& tokens, const at::Tensor& row) {
     row[S::kEntropy].copy_((at::softplus(s) - s * p).sum());  // -p ln p - (1-p) ln(1-p)
   }
   if (tokens.disagreement.defined()) {
-    row[S::kDisagreement].copy_(tokens.disagreement.sum(at::kDouble));
+    row[S::kDisagreement].copy_(weighted(tokens, tokens.disagreement).sum(at::kDouble));
   }
 }
 
@@ -45,11 +50,11 @@ at::Tensor router_gradient(const RoutedTokens& tokens, const RouterObjective& ob
   if (objective.gamma.active()) {
     const RegularizerTerms terms = regularizer_gamma(objective.gamma, tokens.logits, objective.nll,
                                                      tokens.disagreement, tokens.counted);
-    row[S::kGamma].copy_((terms.gamma * tokens.counted).sum(at::kDouble));
-    row[S::kRegularizer].copy_(terms.value.sum(at::kDouble));
+    row[S::kGamma].copy_(weighted(tokens, terms.gamma * tokens.counted).sum(at::kDouble));
+    row[S::kRegularizer].copy_(weighted(tokens, terms.value).sum(at::kDouble));
     grad_logits.add_(terms.grad_logits, 1.0 / static_cast<double>(objective.layers));
   }
-  return grad_logits;
+  return weighted(tokens, grad_logits);
 }
 
 }  // namespace swiattn::reference

@@ -19,7 +19,10 @@ struct RoutedTokens {
   at::Tensor counted;       // [T] bool, whether the target counts
   at::Tensor logits;        // [T] s; undefined without a router
   at::Tensor disagreement;  // [T]; undefined without both branches
-  int64_t window = 0;       // w
+  // [T] of the tokens whose far keys were sampled (drawn_rows.h), 0 where there is no disagreement;
+  // undefined: 1. It multiplies ds and, in the sums, disagreement, gamma and regularizer.
+  at::Tensor weight;
+  int64_t window = 0;  // w
 };
 
 // Writes all columns of `row` [kColumns] float64; the regularizer's are 0.
@@ -34,7 +37,7 @@ struct RouterObjective {
 
 // Returns dL/ds [T] of tokens that have logits and a disagreement, and writes all columns of `row`:
 //
-//   ds_t = grad_gate_t p_t (1 - p_t) + gamma_t p_t / layers,    p = sigmoid(s)
+//   ds_t = weight_t (grad_gate_t p_t (1 - p_t) + gamma_t p_t / layers),    p = sigmoid(s)
 //
 // the second term only where the target counts. grad_gate [T] is the straight-through estimator's
 // factor <dL/do, o_full - o_swa>.

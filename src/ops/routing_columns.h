@@ -9,7 +9,8 @@ namespace swiattn {
 enum class BranchTaken { kRouted, kFull, kWindow };
 
 // Columns of a [layers, kColumns] float64 tensor of sums over tokens that describe what the routers
-// of a model did. Sums of micro-batches and ranks add up.
+// of a model did. Sums of micro-batches and ranks add up. Where far rows are sampled, the sums of
+// the disagreement, gamma and the regularizer are unbiased estimates; all others are exact.
 struct RoutingStatistics {
   enum Column : int64_t {
     kTokens,

@@ -53,7 +53,8 @@ __device__ void add_token(const RoutingArguments& a, int64_t token, Sums& sum) {
   const bool counted = a.counted[token];
   const float disagreement = a.disagreement != nullptr ? a.disagreement[token] : 0.0F;
   sum[S::kCounted] += counted ? 1.0 : 0.0;
-  sum[S::kDisagreement] += disagreement;
+  const float weight = a.weight != nullptr ? a.weight[token] : 1.0F;
+  sum[S::kDisagreement] += weight * disagreement;
   if (a.logits == nullptr) return;
 
   const double s = a.logits[token];
@@ -64,11 +65,11 @@ __device__ void add_token(const RoutingArguments& a, int64_t token, Sums& sum) {
   float grad = a.gate_gradient != nullptr ? a.gate_gradient[token] * logit.variance : 0.0F;
   if (a.gamma.base != 0.0F && counted) {
     const float gamma = gamma_of(a, token, disagreement);
-    sum[S::kGamma] += gamma;
-    sum[S::kRegularizer] += gamma * logit.softplus;
+    sum[S::kGamma] += weight * gamma;
+    sum[S::kRegularizer] += weight * gamma * logit.softplus;
     grad += gamma * logit.p / static_cast<float>(a.layers);
   }
-  if (a.grad_logits != nullptr) a.grad_logits[token] = grad;
+  if (a.grad_logits != nullptr) a.grad_logits[token] = weight * grad;
 }
 
 __global__ void __launch_bounds__(kThreads) add_tokens(RoutingArguments a) {

@@ -13,7 +13,8 @@ struct SwigluGradients {
 };
 
 // Recomputes the forward from the packed projection: the gradient needs most of it, and the weight
-// behind it needs the rest.
+// behind it needs the rest. Takes both buffers over: the results may lie in them, since nothing of
+// a layer is as large.
 using SwigluBackward = SwigluGradients(const at::Tensor& grad,      // [T, F]
                                        const at::Tensor& gate_up);  // [T, 2F] saved
 

@@ -36,9 +36,9 @@ __global__ void __launch_bounds__(kThreads)
   store(activated, index, up);
 }
 
+// In place: nobody else reads what a thread overwrites.
 __global__ void __launch_bounds__(kThreads)
-    backward(const Bf16* grad, const Bf16* gate_up, Bf16* grad_gate_up, Bf16* activated,
-             int64_t total, int64_t vectors) {
+    backward(Bf16* gate_up, Bf16* grad, int64_t total, int64_t vectors) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= total) return;
   const Place at = place(index, vectors);
@@ -58,9 +58,9 @@ __global__ void __launch_bounds__(kThreads)
     g[i] = up[i] * silu;
     up[i] = grad_up;
   }
-  store(grad_gate_up, at.gate, gate);
-  store(grad_gate_up, at.up, up);
-  store(activated, index, g);
+  store(gate_up, at.gate, gate);
+  store(gate_up, at.up, up);
+  store(grad, index, g);
 }
 
 }  // namespace
@@ -75,14 +75,12 @@ void swiglu_forward(const Bf16* gate_up, Bf16* activated, int64_t rows, int64_t 
   SWIATTN_CHECK_CUDA(cudaGetLastError());
 }
 
-void swiglu_backward(const Bf16* grad, const Bf16* gate_up, Bf16* grad_gate_up, Bf16* activated,
-                     int64_t rows, int64_t width, void* stream) {
+void swiglu_backward(Bf16* gate_up, Bf16* grad, int64_t rows, int64_t width, void* stream) {
   const int64_t vectors = width / kVector;
   const int64_t total = rows * vectors;
   if (total == 0) return;
   const auto blocks = static_cast<unsigned>((total + kThreads - 1) / kThreads);
-  backward<<<blocks, kThreads, 0, as_stream(stream)>>>(grad, gate_up, grad_gate_up, activated,
-                                                       total, vectors);
+  backward<<<blocks, kThreads, 0, as_stream(stream)>>>(gate_up, grad, total, vectors);
   SWIATTN_CHECK_CUDA(cudaGetLastError());
 }
 

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "optim/host_device.h"
+#include "base/host_device.h"
 #include "optim/stochastic_rounding.h"
 
 namespace swiattn {

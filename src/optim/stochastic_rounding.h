@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "base/counter_random.h"
-#include "optim/host_device.h"
+#include "base/host_device.h"
 
 namespace swiattn {
 

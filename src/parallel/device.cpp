@@ -12,6 +12,9 @@
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+
+#include "base/cuda_check.h"
 #endif
 
 namespace swiattn {
@@ -84,6 +87,18 @@ int64_t peak_memory_bytes(c10::Device device) {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+}
+
+std::optional<int64_t> free_memory_bytes(c10::Device device) {
+#ifdef SWIATTN_CUDA
+  if (device.is_cuda()) {
+    const c10::cuda::CUDAGuard guard(device);
+    size_t free = 0, total = 0;
+    SWIATTN_CHECK_CUDA(cudaMemGetInfo(&free, &total));
+    return static_cast<int64_t>(free);
+  }
+#endif
+  return std::nullopt;
 }
 
 void synchronize(c10::Device device) {

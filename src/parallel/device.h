@@ -23,6 +23,10 @@ DeviceFacts device_facts(c10::Device device);
 // The most memory held so far, in bytes: of the GPU's allocator, or of this process on the CPU.
 int64_t peak_memory_bytes(c10::Device device);
 
+// What a device could still be asked for, in bytes, without what its allocator keeps for itself.
+// Nothing where it is not known: on a CPU.
+std::optional<int64_t> free_memory_bytes(c10::Device device);
+
 // Returns when everything queued on the device is done.
 void synchronize(c10::Device device);
 

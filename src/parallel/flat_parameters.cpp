@@ -161,6 +161,21 @@ void FlatParameters::finish_gradients() {
   }
 }
 
+std::vector<bool> FlatParameters::stale_gradients() const {
+  std::vector<bool> stale;
+  for (const FlatUnit& unit : units_) {
+    for (const FlatGroup& group : unit.groups) stale.push_back(group.stale_gradient);
+  }
+  return stale;
+}
+
+void FlatParameters::set_stale_gradients(const std::vector<bool>& stale) {
+  size_t i = 0;
+  for (FlatUnit& unit : units_) {
+    for (FlatGroup& group : unit.groups) group.stale_gradient = stale.at(i++);
+  }
+}
+
 void FlatParameters::refresh_compute_copies() {
   for (FlatUnit& unit : units_) {
     if (!unit.compute.is_same(unit.master)) unit.compute.copy_(unit.master);

@@ -110,6 +110,11 @@ class FlatParameters {
   // that are trained in part.
   void start_gradients();
   void finish_gradients();
+  // Of every group, in order: whether its next contribution replaces. Work that is recorded and
+  // then repeated by the device (device_graphs.h) depends on these, and moves them on at the
+  // recording alone.
+  std::vector<bool> stale_gradients() const;
+  void set_stale_gradients(const std::vector<bool>& stale);
   void refresh_compute_copies();  // compute = master, rounded
   // A hash of every master weight, in the order of units: equal hashes mean equal bits.
   uint64_t hash() const;

@@ -18,6 +18,7 @@ enum class Phase {
   kData,       // the next batch, and its way to the device
   kForward,    // embedding, layers, final norm
   kHead,       // head and loss, forward and backward
+  kRecompute,  // what the forward of a layer did not keep, before its backward
   kBackward,   // layers and embedding
   kReduce,     // sums over the ranks
   kOptimizer,  // the norm of the gradients, the update
@@ -25,8 +26,8 @@ enum class Phase {
 };
 
 // By their values.
-inline constexpr std::array kPhaseNames = {"data",   "forward",   "head and loss", "backward",
-                                           "reduce", "optimizer", "read-back"};
+inline constexpr std::array kPhaseNames = {"data",     "forward", "head and loss", "recompute",
+                                           "backward", "reduce",  "optimizer",     "read-back"};
 
 // The range around a whole step is named by its number: "step 12".
 inline constexpr const char* kStepRange = "step ";

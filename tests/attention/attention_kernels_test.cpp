@@ -123,10 +123,12 @@ void expect_merged(const Merged& found, const Merged& expected, double scale) {
 }
 
 void gate_gradient(const at::Tensor& grad_out, const at::Tensor& difference,
-                   const at::Tensor& position, int64_t window, const at::Tensor& to) {
+                   const at::Tensor& position, int64_t window, const at::Tensor& to,
+                   const at::Tensor& both = {}) {
   gpu::gate_gradient(
       {grad_out.const_data_ptr(), difference.const_data_ptr(), position.const_data_ptr<int64_t>(),
-       to.mutable_data_ptr<float>(), grad_out.size(0), grad_out.size(1), grad_out.size(2), window},
+       to.mutable_data_ptr<float>(), grad_out.size(0), grad_out.size(1), grad_out.size(2), window,
+       both.defined() ? both.const_data_ptr<bool>() : nullptr},
       stream());
 }
 
@@ -232,6 +234,21 @@ TEST_P(AttentionKernelsTest, GateGradient) {
   const at::Tensor found = unwritten({c_.tokens}, at::kFloat);
   gate_gradient(grad_out, difference, position, c_.window, found);
   expect_gate_gradient(found, grad_out.masked_fill(skipped, 0), difference.masked_fill(skipped, 0));
+}
+
+TEST_P(AttentionKernelsTest, GateGradientOfTheTokensWithADifference) {
+  const std::vector<int64_t> shape{c_.tokens, c_.heads, c_.head_dim};
+  const at::Tensor position = positions();
+  for (const double share : {-1.0, 0.2, 2.0}) {
+    const at::Tensor both = at::rand({c_.tokens}, options(at::kFloat)) < share;
+    const at::Tensor skipped = (position < c_.window).logical_or(~both).view({-1, 1, 1});
+    const at::Tensor grad_out = at::randn(shape, options(at::kBFloat16));
+    const at::Tensor difference =
+        at::randn(shape, options(at::kBFloat16)).masked_fill_(skipped, kNan);
+    const at::Tensor found = unwritten({c_.tokens}, at::kFloat);
+    gate_gradient(grad_out, difference, position, c_.window, found, both);
+    expect_gate_gradient(found, grad_out, difference.masked_fill(skipped, 0));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, AttentionKernelsTest, testing::ValuesIn(cases()),

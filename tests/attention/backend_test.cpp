@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 
+#include "attention/switch_attention.h"
 #include "base/error.h"
 
 namespace swiattn {
@@ -127,6 +128,36 @@ TEST_P(BackendTest, RowsThatAreNotMarkedGiveNoGradient) {
   backend_->backward(Band::kFar, grad, qkv_, final, rows, layout_, shape_, grad_qkv,
                      GradientMode::kAdd);
   EXPECT_LT((grad_qkv - leaf.grad()).abs().max().item<double>(), 1e-10);
+}
+
+TEST_P(BackendTest, SampledRowsHaveWhatBothBranchesGive) {
+  const at::Tensor route = at::rand({layout_.tokens}) < 0.3;
+  const at::Tensor far = layout_.position >= c_.window;
+  const at::Tensor both = far.logical_and(route.logical_or(at::rand({layout_.tokens}) < 0.3));
+  const at::Tensor none = both.logical_not();
+  for (const auto reduction : {DisagreementReduction::kMean, DisagreementReduction::kSum}) {
+    const SwitchSaved all =
+        switch_attention_forward(*backend_, qkv_, route, layout_, shape_, reduction);
+    SwitchSaved found = backend_->attend_sampled(qkv_, route, both, layout_, shape_, reduction);
+    EXPECT_TRUE(at::equal(found.out, all.out));
+    EXPECT_TRUE(at::equal(found.logsumexp, all.logsumexp));
+    EXPECT_TRUE(at::equal(found.route, route));
+    EXPECT_TRUE(at::equal(found.both, both));
+    EXPECT_TRUE(at::equal(found.disagreement, all.disagreement.masked_fill(none, 0)));
+    const at::Tensor marked = both.nonzero().flatten();
+    EXPECT_TRUE(at::equal(found.difference.index_select(0, marked),
+                          all.difference.index_select(0, marked)));
+
+    found.difference.masked_fill_(none.view({-1, 1, 1}), 1e9);  // anything
+    const at::Tensor grad = at::randn_like(all.out);
+    const at::Tensor expected_qkv = at::empty_like(qkv_), found_qkv = at::empty_like(qkv_);
+    const at::Tensor expected_gate =
+        switch_attention_backward(*backend_, grad, {}, qkv_, all, layout_, shape_, expected_qkv);
+    const at::Tensor found_gate =
+        switch_attention_backward(*backend_, grad, {}, qkv_, found, layout_, shape_, found_qkv);
+    EXPECT_TRUE(at::equal(found_qkv, expected_qkv));
+    EXPECT_TRUE(at::equal(found_gate, expected_gate.masked_fill(none, 0)));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, BackendTest, testing::ValuesIn(cases()), [](const auto& info) {

@@ -113,8 +113,39 @@ class FusedBackendTest : public testing::TestWithParam<Case> {
     EXPECT_LE(relative_error(found.gate, expected.gate), 6e-3);
   }
 
+  // A sum of squares, and so at most twice the relative error of what is squared, the library's.
+  // `rows`: those with a difference; undefined: all.
+  static void expect_disagreement(const SwitchSaved& found, const SwitchSaved& library,
+                                  const SwitchSaved& expected, const at::Tensor& rows) {
+    const auto of_rows = [&](const at::Tensor& x) {
+      return rows.defined() ? x.index_select(0, rows) : x;
+    };
+    EXPECT_LE(relative_error(found.disagreement, expected.disagreement),
+              2 * relative_error(of_rows(library.difference), of_rows(expected.difference)) + 1e-9);
+  }
+
   at::Tensor random_rows(double share) const {
     return at::rand({layout_.tokens}, grad_.options().dtype(at::kFloat)) < share;
+  }
+
+  struct Sample {
+    at::Tensor route, both;
+  };
+  // A share of the rows takes everything, more get both branches; `more` -2: the last row alone.
+  Sample random_sample(double share, double more) const {
+    const at::Tensor route = random_rows(share);
+    at::Tensor others = random_rows(more);
+    if (more == -2) others[layout_.tokens - 1] = true;
+    const at::Tensor far = layout_.position >= c_.window;
+    return {route, far.logical_and(route.logical_or(others))};
+  }
+  static std::vector<std::pair<double, double>> sampling_shares() {
+    return {{-1, -1}, {-1, -2}, {-1, 2}, {0.13, -1}, {0.13, 0.1}, {0.13, 2}, {2, -1}};
+  }
+  SwitchSaved attend_sampled(const AttentionBackend& backend, const Sample& sample,
+                             at::ScalarType type) const {
+    return backend.attend_sampled(qkv_.to(type), sample.route, sample.both, layout_, shape_,
+                                  DisagreementReduction::kMean);
   }
 
   Case c_;
@@ -169,6 +200,116 @@ TEST_P(FusedBackendTest, RoutedForward) {
     const at::Tensor expected = judge_->attend_routed(qkv_.to(at::kDouble), route, layout_, shape_);
     compare(fused_->attend_routed(qkv_, route, layout_, shape_),
             library_->attend_routed(qkv_, route, layout_, shape_), expected, "out");
+  }
+}
+
+TEST_P(FusedBackendTest, ForwardOfBothBranches) {
+  for (const double share : {-1.0, 0.13, 2.0}) {
+    SCOPED_TRACE(fmt::format("routed {}", share));
+    const at::Tensor route = random_rows(share);
+    const auto forward = [&](const AttentionBackend& backend, at::ScalarType type) {
+      return switch_attention_forward(backend, qkv_.to(type), route, layout_, shape_,
+                                      DisagreementReduction::kMean);
+    };
+    const SwitchSaved expected = forward(*judge_, at::kDouble);
+    const SwitchSaved library = forward(*library_, at::kBFloat16);
+    const SwitchSaved found = forward(*fused_, at::kBFloat16);
+    compare(found.out, library.out, expected.out, "out");
+    compare(found.difference, library.difference, expected.difference, "difference");
+    expect_disagreement(found, library, expected, {});
+    const auto expect_near = [](const at::Tensor& a, const at::Tensor& b) {
+      EXPECT_TRUE(at::le((a - b).abs(), 1e-4).all().item<bool>());
+    };
+    expect_near(found.logsumexp, expected.logsumexp);
+    expect_near(found.logsumexp_near, expected.logsumexp_near);
+    expect_near(found.logsumexp_full, expected.logsumexp_full);
+
+    // Nothing is far of these.
+    const at::Tensor first = (layout_.position < c_.window).nonzero().flatten();
+    EXPECT_EQ(at::count_nonzero(found.difference.index_select(0, first)).item<int64_t>(), 0);
+    EXPECT_EQ(at::count_nonzero(found.disagreement.index_select(0, first)).item<int64_t>(), 0);
+    EXPECT_TRUE(at::equal(found.logsumexp_full.index_select(1, first),
+                          found.logsumexp_near.index_select(1, first)));
+  }
+}
+
+TEST_P(FusedBackendTest, ForwardOfBothBranchesRepeatsItsBits) {
+  const at::Tensor route = random_rows(0.3);
+  const auto forward = [&] {
+    const SwitchSaved saved = switch_attention_forward(*fused_, qkv_, route, layout_, shape_,
+                                                       DisagreementReduction::kMean);
+    return std::vector<at::Tensor>{saved.out, saved.difference, saved.logsumexp,
+                                   saved.logsumexp_full, saved.disagreement};
+  };
+  const std::vector<at::Tensor> first = forward();
+  for (int i = 0; i < 20; ++i) {
+    const std::vector<at::Tensor> again = forward();
+    for (size_t j = 0; j < first.size(); ++j) EXPECT_TRUE(at::equal(again[j], first[j])) << j;
+  }
+}
+
+// Both branches of the routed rows and of some others.
+TEST_P(FusedBackendTest, SampledForward) {
+  for (const auto& [share, more] : sampling_shares()) {
+    SCOPED_TRACE(fmt::format("routed {}, more {}", share, more));
+    const Sample sample = random_sample(share, more);
+    const SwitchSaved expected = attend_sampled(*judge_, sample, at::kDouble);
+    const SwitchSaved library = attend_sampled(*library_, sample, at::kBFloat16);
+    const SwitchSaved found = attend_sampled(*fused_, sample, at::kBFloat16);
+    compare(found.out, library.out, expected.out, "out");
+    EXPECT_TRUE(at::le((found.logsumexp - expected.logsumexp).abs(), 1e-4).all().item<bool>());
+    const at::Tensor marked = sample.both.nonzero().flatten();
+    const auto of_marked = [&](const at::Tensor& x) { return x.index_select(0, marked); };
+    compare(of_marked(found.difference), of_marked(library.difference),
+            of_marked(expected.difference), "difference");
+    expect_disagreement(found, library, expected, marked);
+    EXPECT_EQ(at::count_nonzero(found.disagreement * ~sample.both).item<int64_t>(), 0);
+
+    // Rows of the window are the library's.
+    const Attended near = fused_->forward(Band::kNear, qkv_, layout_, shape_);
+    const at::Tensor window = (~sample.route).nonzero().flatten();
+    EXPECT_TRUE(at::equal(found.out.index_select(0, window), near.out.index_select(0, window)));
+    EXPECT_TRUE(
+        at::equal(found.logsumexp.index_select(1, window), near.logsumexp.index_select(1, window)));
+  }
+}
+
+// What the forward has not written is NaN.
+TEST_P(FusedBackendTest, SampledBackward) {
+  for (const auto& [share, more] : sampling_shares()) {
+    SCOPED_TRACE(fmt::format("routed {}, more {}", share, more));
+    const Sample sample = random_sample(share, more);
+    const auto backward = [&](const AttentionBackend& backend, at::ScalarType type) {
+      SwitchSaved saved = this->saved(sample.route, type);
+      saved.both = sample.both;
+      saved.difference.masked_fill_((~sample.both).view({-1, 1, 1}), NAN);
+      const at::Tensor grad_qkv = at::full(qkv_.sizes(), NAN, qkv_.options().dtype(type));
+      const at::Tensor gate = switch_attention_backward(backend, grad_.to(type), {}, qkv_.to(type),
+                                                        saved, layout_, shape_, grad_qkv);
+      return Gradients{grad_qkv, gate};
+    };
+    const Gradients expected = backward(*judge_, at::kDouble);
+    const Gradients library = backward(*library_, at::kBFloat16);
+    const Gradients found = backward(*fused_, at::kBFloat16);
+    compare_qkv(found.qkv, library.qkv, expected.qkv);
+    // Of few rows the products may all but cancel, and then no fixed bound holds.
+    EXPECT_LE(relative_error(found.gate, expected.gate),
+              1.5 * relative_error(library.gate, expected.gate) + 1e-9);
+    EXPECT_EQ(at::count_nonzero(found.gate * ~sample.both).item<int64_t>(), 0);
+  }
+}
+
+TEST_P(FusedBackendTest, SampledForwardRepeatsItsBits) {
+  const Sample sample = random_sample(0.13, 0.1);
+  const at::Tensor none = (~sample.both).view({-1, 1, 1});
+  const SwitchSaved first = attend_sampled(*fused_, sample, at::kBFloat16);
+  for (int i = 0; i < 20; ++i) {
+    const SwitchSaved again = attend_sampled(*fused_, sample, at::kBFloat16);
+    EXPECT_TRUE(at::equal(again.out, first.out));
+    EXPECT_TRUE(at::equal(again.logsumexp, first.logsumexp));
+    EXPECT_TRUE(at::equal(again.disagreement, first.disagreement));
+    EXPECT_TRUE(
+        at::equal(again.difference.masked_fill(none, 0), first.difference.masked_fill(none, 0)));
   }
 }
 

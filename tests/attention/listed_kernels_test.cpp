@@ -206,6 +206,22 @@ void attend(const Implementation& kernels, const Batch& batch, const Rows& rows,
                       stream());
 }
 
+// The same, with the difference that it makes; only `route` replaces what is there.
+struct Difference {
+  at::Tensor rows;     // [T, Hq, D]
+  at::Tensor squares;  // [Hq, T]
+};
+Difference attend_apart(const Implementation& kernels, const Batch& batch, const Rows& rows,
+                        const at::Tensor& route, const Attended& onto) {
+  const Difference to{filled(batch.grad.sizes(), at::kBFloat16, kNan),
+                      filled({batch.shape.heads, batch.layout.tokens}, at::kFloat, kNan)};
+  kernels.attend_rows({rows.view_of_forward(), batch.key_values(), onto.out.mutable_data_ptr(),
+                       onto.logsumexp.mutable_data_ptr<float>(), route.const_data_ptr<bool>(),
+                       to.rows.mutable_data_ptr(), to.squares.mutable_data_ptr<float>()},
+                      stream());
+  return to;
+}
+
 // What has attended to nothing yet.
 Attended nothing(const Batch& batch) {
   return {at::zeros_like(batch.grad),
@@ -356,6 +372,73 @@ TEST_P(ListedKernelsTest, GoesOnFromTheNearResult) {
   });
 }
 
+// Near results as they are, and with so much more weight that next to nothing is far: the
+// difference is judged relative to its own size, and by that of the merge of two rounded branches.
+TEST_P(ListedKernelsTest, TellsTheDifferenceThatFarKeysMake) {
+  for_each_choice([&](const Batch& batch, const at::Tensor& marked) {
+    const Attended near = batch.exact(*judge_, Band::kNear);
+    const Attended far = batch.exact(*judge_, Band::kFar);
+    const Rows rows = Rows::far(batch, marked);
+    const at::Tensor tokens = rows.tokens();
+    const at::Tensor route = marked.logical_and(half_of(batch));
+    const auto of_rows = [&](const at::Tensor& x) { return x.index_select(0, tokens); };
+    for (const double more : {0.0, 5.0, 12.0, 25.0}) {
+      SCOPED_TRACE(fmt::format("near weight e^{}", more));
+      const Attended before{near.out.to(at::kBFloat16), (near.logsumexp + more).to(at::kFloat)};
+      const Attended found{before.out.clone(), before.logsumexp.clone()};
+      const Difference difference = attend_apart(kernels_, batch, rows, route, found);
+
+      const at::Tensor before_logsumexp = before.logsumexp.to(at::kDouble);
+      const at::Tensor full_logsumexp = at::logaddexp(before_logsumexp, far.logsumexp);
+      const at::Tensor share = (far.logsumexp - full_logsumexp).exp().t().unsqueeze(-1);
+      const at::Tensor before_out = before.out.to(at::kDouble);
+      const at::Tensor expected = share * (far.out - before_out);
+      const at::Tensor merged =
+          (share * (far.out.to(at::kBFloat16).to(at::kDouble) - before_out)).to(at::kBFloat16);
+      const double error = relative_error(of_rows(difference.rows), of_rows(expected));
+      EXPECT_LE(error, kTolerance);
+      EXPECT_LE(error, 1.5 * relative_error(of_rows(merged), of_rows(expected)) + 1e-9);
+      EXPECT_LE(relative_error(of_rows(difference.squares.t()), of_rows(expected.square().sum(-1))),
+                2 * kTolerance);
+
+      // Routed rows are replaced; nothing else is written.
+      const at::Tensor routed = rows.tokens().masked_select(of_rows(route));
+      expect_attended(found, {before_out + expected, full_logsumexp}, routed);
+      EXPECT_TRUE(
+          at::equal(found.out.index_fill(0, routed, 0), before.out.index_fill(0, routed, 0)));
+      EXPECT_TRUE(at::equal(found.logsumexp.index_fill(1, routed, 0),
+                            before.logsumexp.index_fill(1, routed, 0)));
+      EXPECT_TRUE(difference.rows.index_fill(0, tokens, kNan).isnan().all().item<bool>());
+      EXPECT_TRUE(difference.squares.index_fill(1, tokens, kNan).isnan().all().item<bool>());
+    }
+  });
+}
+
+TEST_P(ListedKernelsTest, TheSameDifferenceHasTheSameBits) {
+  for_each_batch([&](const Batch& batch) {
+    const Rows near = Rows::near(batch, batch.shape.window);
+    const at::Tensor marked = half_of(batch);
+    const at::Tensor unmarked =
+        marked.logical_and(batch.layout.position >= batch.shape.window).logical_not();
+    const Rows far = Rows::far(batch, marked);
+    const at::Tensor route = marked.logical_and(half_of(batch));
+    Attended start = nothing(batch);
+    attend(kernels_, batch, near, start);
+    const auto run = [&] {
+      const Attended onto{start.out.clone(), start.logsumexp.clone()};
+      const Difference to = attend_apart(kernels_, batch, far, route, onto);
+      return std::vector<at::Tensor>{onto.out, onto.logsumexp,
+                                     to.rows.masked_fill(unmarked.view({-1, 1, 1}), 0),
+                                     to.squares.masked_fill(unmarked, 0)};
+    };
+    const std::vector<at::Tensor> first = run();
+    for (int i = 1; i < kRepeats; ++i) {
+      const std::vector<at::Tensor> again = run();
+      for (size_t j = 0; j < first.size(); ++j) EXPECT_TRUE(at::equal(again[j], first[j])) << j;
+    }
+  });
+}
+
 TEST_P(ListedKernelsTest, KeyGradientOfOneList) {
   for_each_choice([&](const Batch& batch, const at::Tensor& marked) {
     const at::Tensor found = unwritten_gradient(batch);
@@ -498,6 +581,42 @@ TEST_P(LargeListedKernelsTest, ElementsBeyondTwoToThe31) {
     attend(kernels_, batch, far, found);
     EXPECT_LE(relative_error(last(found.out), end.exact(*judge, Band::kFull).out), kTolerance);
   }
+  {
+    const Attended found = nothing(batch);
+    attend(kernels_, batch, near, found);
+    const at::Tensor route = at::zeros({batch.layout.tokens}, options(at::kBool));
+    last(route).fill_(true);
+    const Difference difference = attend_apart(kernels_, batch, far, route, found);
+    const Attended full = end.exact(*judge, Band::kFull);
+    EXPECT_LE(relative_error(last(found.out), full.out), kTolerance);
+    const at::Tensor expected = full.out - end.exact(*judge, Band::kNear).out;
+    const at::Tensor has_far = last(batch.layout.position >= 1).nonzero().flatten();
+    const auto of_far = [&](const at::Tensor& x) { return x.index_select(0, has_far); };
+    EXPECT_LE(relative_error(of_far(last(difference.rows)), of_far(expected)), kTolerance);
+    EXPECT_LE(
+        relative_error(of_far(last(difference.squares, 1).t()), of_far(expected.square().sum(-1))),
+        2 * kTolerance);
+  }
+  if (kernels_.name == "sm90") {
+    const at::Tensor route = at::ones({batch.layout.tokens}, options(at::kBool));
+    const at::Tensor out = at::empty_like(batch.grad), difference = at::empty_like(batch.grad);
+    const at::Tensor statistics =
+        at::empty({4, kHeads.query, batch.layout.tokens}, options(at::kFloat));
+    const auto statistic = [&](int i) { return statistics[i].mutable_data_ptr<float>(); };
+    const at::Tensor query = batch.shape.queries(batch.qkv);
+    gpu::attend_branches_sm90(
+        {query.const_data_ptr(), query.stride(0), batch.key_values(),
+         batch.layout.position.const_data_ptr<int64_t>(), batch.shape.window,
+         route.const_data_ptr<bool>(), out.mutable_data_ptr(), difference.mutable_data_ptr(),
+         statistic(0), statistic(1), statistic(2), statistic(3),
+         at::zeros({1}, options(at::kInt)).mutable_data_ptr<int32_t>()},
+        stream());
+    const Attended full = end.exact(*judge, Band::kFull);
+    EXPECT_LE(relative_error(last(out), full.out), kTolerance);
+    EXPECT_LE(relative_error(last(difference), full.out - end.exact(*judge, Band::kNear).out),
+              kTolerance);
+    EXPECT_LE(relative_error(last(statistics[0], 1), full.logsumexp), 1e-5);
+  }
   const at::Tensor expected = end.exact_gradient(*judge, Band::kFull, {});
   const at::Tensor found = unwritten_gradient(batch);
   key_gradient(kernels_, batch, near, &far, found);
@@ -553,6 +672,20 @@ TEST_P(LargeListedKernelsTest, PrintsItsRates) {
            [&] { query_gradient(kernels_, batch, rows, GradientMode::kAdd, grad_qkv); });
     };
     print("far", Rows::far(batch, at::rand({kTokens}, options(at::kFloat)) < 0.13));
+    const at::Tensor route = at::rand({kTokens}, options(at::kFloat)) < 0.13;
+    const at::Tensor sampled = route.logical_or(at::rand({kTokens}, options(at::kFloat)) < 0.05);
+    const Rows both = Rows::far(batch, sampled);
+    const Difference difference{at::empty_like(batch.grad), at::empty_like(attended.logsumexp)};
+    const double time = milliseconds([&] {
+      kernels_.attend_rows(
+          {both.view_of_forward(), batch.key_values(), attended.out.mutable_data_ptr(),
+           attended.logsumexp.mutable_data_ptr<float>(), route.const_data_ptr<bool>(),
+           difference.rows.mutable_data_ptr(), difference.squares.mutable_data_ptr<float>()},
+          stream());
+    });
+    fmt::print("{} D {:3} {:<15} {:<4} {:7.3f} ms {:6.1f} TFLOP/s\n", kernels_.name, heads.width,
+               "with difference", "far", time,
+               4 * both.pairs() * static_cast<double>(heads.query * heads.width) / time / 1e9);
     print("near", Rows::near(batch, kWindow));
     print("full", Rows::near(batch, kTokens));
   }

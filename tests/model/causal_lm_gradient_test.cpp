@@ -24,6 +24,7 @@ struct Case {
   std::vector<int64_t> documents;
   std::string backend = "reference";
   int64_t window = 5;
+  int64_t kv_heads = 2;
 };
 
 RegularizerKind kind_named(const std::string& name) {
@@ -46,6 +47,7 @@ std::vector<Case> cases() {
        {Architecture::kLlama, Architecture::kMistral, Architecture::kQwen2, Architecture::kQwen3}) {
     all.push_back({.name = to_string(architecture), .architecture = architecture});
   }
+  all.push_back({.name = "one_kv_head", .architecture = Architecture::kQwen3, .kv_heads = 1});
   for (const std::string kind : {"adaptive", "constant", "no_nll", "no_disagreement", "none"}) {
     Case c{.name = kind + "_documents", .documents = {9, 1, 4, 17, 2}};
     c.regularizer.kind = kind;
@@ -65,6 +67,16 @@ std::vector<Case> cases() {
       {.name = "static_", .attention = {A::kWindow, A::kFull, A::kWindow}, .documents = {11, 6}});
   all.push_back({.name = "random_gate", .gate = {GateKind::kRandom, 0.3, 99}});
   all.push_back({.name = "top_k_gate", .gate = {GateKind::kTopK, 0.2, 0}, .documents = {13, 3}});
+  for (const std::string kind : {"adaptive", "constant", "none"}) {
+    Case c{.name = kind + "_sampled", .gate = {GateKind::kLearned, 0.0, 7, FarSampling{0.1, 2.0}}};
+    c.documents = {9, 1, 4, 17, 2};
+    c.regularizer.kind = kind;
+    c.regularizer.gamma = 0.3;
+    all.push_back(c);
+  }
+  all.push_back(
+      {.name = "random_gate_sampled", .gate = {GateKind::kRandom, 0.3, 7, FarSampling()}});
+  all.push_back({.name = "top_k_gate_sampled", .gate = {GateKind::kTopK, 0.2, 7, FarSampling()}});
   for (const int64_t window : {1, 2, 18, 19, 20}) {
     all.push_back({.name = fmt::format("window_{}", window), .window = window});
   }
@@ -83,7 +95,8 @@ class GradientTest : public testing::TestWithParam<Case> {};
 
 TEST_P(GradientTest, ExplicitBackwardEqualsAutogradInFloat64) {
   const Case& c = GetParam();
-  const ModelConfig config = small_config(c.architecture);
+  ModelConfig config = small_config(c.architecture);
+  config.kv_heads = c.kv_heads;
   const bool with_router = c.attention[0] == LayerAttention::kSwitch && c.gate.has_router();
   const auto weights = random_weights(config, with_router, 3);
   const judge::Tokens tokens = judge::random_tokens(2, 19, config.vocab_size, 5, c.documents);

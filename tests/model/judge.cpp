@@ -75,6 +75,29 @@ at::Tensor choose(const Gate& gate, const at::Tensor& s, const Tokens& tokens, i
   return route;
 }
 
+// The weight of every token's router gradient and regularizer [T]: 1 / probability where it was
+// drawn, in float32, and 0 where not; 1 where it attends to everything or has no far key.
+at::Tensor sampling_weight(const Gate& gate, const at::Tensor& s, const at::Tensor& route,
+                           const Tokens& tokens, int64_t window, int64_t layer) {
+  const int64_t total = tokens.sequences * tokens.length;
+  at::Tensor weight = at::ones({total}, at::kDouble);
+  if (!gate.far_sampling) return weight;
+  for (size_t d = 0; d + 1 < tokens.starts.size(); ++d) {
+    for (int64_t t = tokens.starts[d] + window; t < tokens.starts[d + 1]; ++t) {
+      if (route[t].item<bool>()) continue;
+      const double p = s.defined() ? 1 / (1 + std::exp(-s[t].item<double>())) : gate.ratio;
+      const double probability = std::min(
+          1.0, std::max(gate.far_sampling->minimum, gate.far_sampling->scale * p * (1 - p)));
+      const uint64_t bits = counter_bits({0x666172726f7773, gate.seed, static_cast<uint64_t>(layer),
+                                          static_cast<uint64_t>(tokens.samples[t / tokens.length]),
+                                          static_cast<uint64_t>(t % tokens.length)});
+      const bool drawn = uniform_from_bits(bits) < probability;
+      weight[t] = drawn ? static_cast<double>(static_cast<float>(1 / probability)) : 0.0;
+    }
+  }
+  return weight;
+}
+
 }  // namespace
 
 Tokens random_tokens(int64_t sequences, int64_t length, int64_t vocab_size, uint64_t seed,
@@ -117,7 +140,7 @@ Verdict evaluate(const ModelConfig& config, const std::vector<LayerAttention>& a
   const at::Tensor everything = sees(tokens, total), nearby = sees(tokens, window);
 
   at::Tensor x = w("model.embed_tokens.weight").index_select(0, index(tokens.inputs));
-  std::vector<at::Tensor> logits, disagreements;
+  std::vector<at::Tensor> logits, disagreements, weights_of_ds;
   Verdict verdict;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const std::string p = fmt::format("model.layers.{}.", layer);
@@ -149,8 +172,12 @@ Verdict evaluate(const ModelConfig& config, const std::vector<LayerAttention>& a
         disagreements.push_back(regularizer.mean ? squares.mean({1, 2}) : squares.sum({1, 2}));
       }
       route = choose(gate, s, tokens, layer);
+      const at::Tensor weight = sampling_weight(gate, s, route, tokens, window, layer);
       at::Tensor g = route.to(at::kDouble);
-      if (s.defined()) g = g + at::sigmoid(s) - at::sigmoid(s).detach();
+      if (s.defined()) {
+        g = g + weight * (at::sigmoid(s) - at::sigmoid(s).detach());
+        weights_of_ds.push_back(weight);
+      }
       g = g.view({-1, 1, 1});
       o = g * full + (1 - g) * near;
     }
@@ -182,8 +209,9 @@ Verdict evaluate(const ModelConfig& config, const std::vector<LayerAttention>& a
       if (regularizer.kind == "constant") gamma = at::full_like(logits[l], regularizer.gamma);
       if (regularizer.detach) gamma = gamma.detach();
       const at::Tensor softplus = at::log1p(at::exp(logits[l]));
-      verdict.regularizer_sum = verdict.regularizer_sum + (gamma * softplus * counted).sum() /
-                                                              static_cast<double>(config.layers);
+      verdict.regularizer_sum =
+          verdict.regularizer_sum + (weights_of_ds[l] * gamma * softplus * counted).sum() /
+                                        static_cast<double>(config.layers);
     }
   }
   return verdict;

@@ -136,6 +136,22 @@ TEST_P(FusedNormTest, LogitsAreTheDotProductsOfTheNormedRows) {
       << error.max().item<double>();
 }
 
+// Recomputation takes the norm of the stored sum.
+TEST_P(FusedNormTest, TheNormOfTheSumHasTheBitsOfTheSumWithItsNorm) {
+  const at::Tensor x = random({rows_, width_}), delta = random({rows_, width_}),
+                   weight = random({width_});
+  const at::Tensor router = at::randn({1, width_}, x.options().dtype(at::kFloat));
+  for (const Operations& ops : {fused_operations(), reference_operations()}) {
+    const RoutedNormOutput first = ops.routed_norm_forward(x, delta, weight, 1e-5, router);
+    const RoutedNormOutput again =
+        ops.routed_norm_forward(first.norm.residual, {}, weight, 1e-5, router);
+    EXPECT_TRUE(at::equal(again.norm.residual, first.norm.residual)) << ops.name;
+    EXPECT_TRUE(at::equal(again.norm.normed, first.norm.normed)) << ops.name;
+    EXPECT_TRUE(at::equal(again.norm.inverse_rms, first.norm.inverse_rms)) << ops.name;
+    EXPECT_TRUE(at::equal(again.logits, first.logits)) << ops.name;
+  }
+}
+
 TEST_P(FusedNormTest, BackwardRepeatsItsBits) {
   const at::Tensor x = random({rows_, width_}), weight = random({width_}),
                    grad = random({rows_, width_});
@@ -185,11 +201,13 @@ INSTANTIATE_TEST_SUITE_P(All, FusedNormTest,
 TEST_P(FusedOperationsTest, Swiglu) {
   const at::Tensor gate_up = random({rows_, 2 * width_}), grad = random({rows_, width_});
   expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
-    const SwigluGradients gradients = ops.swiglu_backward(grad.to(type), gate_up.to(type));
+    // The backward may write its results over its operands.
+    const SwigluGradients gradients =
+        ops.swiglu_backward(grad.to(type).clone(), gate_up.to(type).clone());
     return {ops.swiglu_forward(gate_up.to(type)), gradients.gate_up, gradients.activated};
   });
-  EXPECT_TRUE(at::equal(fused_operations().swiglu_backward(grad, gate_up).activated,
-                        fused_operations().swiglu_forward(gate_up)));
+  const at::Tensor activated = fused_operations().swiglu_forward(gate_up);
+  EXPECT_TRUE(at::equal(fused_operations().swiglu_backward(grad, gate_up).activated, activated));
 }
 
 TEST_P(FusedOperationsTest, RotaryOnAViewOfThePackedProjection) {
@@ -272,9 +290,12 @@ TEST_P(FusedOperationsTest, Routing) {
        {GammaCoefficients{0.3, 0.1, 1.0, 2.0, false}, GammaCoefficients{0.3, 0.1, 1.0, 2.0, true},
         GammaCoefficients{}}) {
     const RouterObjective objective{gamma, nll, 22};
-    expect_close(fused_operations().router_gradient(tokens, objective, grad_gate, found),
-                 reference_operations().router_gradient(tokens, objective, grad_gate, expected));
-    expect_close(found, expected);
+    for (const at::Tensor& weight : {at::Tensor(), 5 * at::rand({rows_}, wide)}) {
+      tokens.weight = weight;
+      expect_close(fused_operations().router_gradient(tokens, objective, grad_gate, found),
+                   reference_operations().router_gradient(tokens, objective, grad_gate, expected));
+      expect_close(found, expected);
+    }
   }
   for (const BranchTaken taken : {BranchTaken::kRouted, BranchTaken::kFull, BranchTaken::kWindow}) {
     tokens.taken = taken;

@@ -2,11 +2,13 @@
 // tokens, width 2048, FFN 5632. Prints; asserts only that rows beyond 2^31 elements come out like
 // others.
 #include <ATen/ATen.h>
+#include <c10/cuda/CUDAStream.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "bandwidth.h"
 #include "ops/fused_operations.h"
+#include "ops/gpu_kernels.h"
 
 namespace swiattn {
 namespace {
@@ -57,6 +59,24 @@ TEST(OperationBandwidthTest, Swiglu) {
   const double bytes = 2.0 * static_cast<double>(grad.numel());
   print_bandwidth("SwiGLU forward", 3 * bytes, [&] { ops().swiglu_forward(gate_up); });
   print_bandwidth("SwiGLU backward", 6 * bytes, [&] { ops().swiglu_backward(grad, gate_up); });
+}
+
+// The logits read once from memory, the gradients written: 6 bytes a logit.
+TEST(OperationBandwidthTest, CrossEntropy) {
+  for (const int64_t vocabulary : {32000, 49152, 128256}) {
+    const int64_t rows = (int64_t{1} << 26) / vocabulary;
+    const at::Tensor logits = at::randn({rows, vocabulary}, options(at::kFloat));
+    const at::Tensor targets = at::randint(vocabulary, {rows}, options(at::kLong));
+    const at::Tensor nll = at::empty({rows}, options(at::kFloat));
+    const at::Tensor grad = at::empty({rows, vocabulary}, options(at::kBFloat16));
+    print_bandwidth(fmt::format("cross entropy, vocabulary {}", vocabulary),
+                    6.0 * static_cast<double>(rows * vocabulary), [&] {
+                      gpu::cross_entropy(
+                          logits.const_data_ptr<float>(), targets.const_data_ptr<int64_t>(),
+                          nll.mutable_data_ptr<float>(), grad.mutable_data_ptr(), rows, vocabulary,
+                          c10::cuda::getCurrentCUDAStream().stream());
+                    });
+  }
 }
 
 // Some 35 bytes a token, 0.4 us: the two launches are what counts.
@@ -113,8 +133,10 @@ TEST(OperationBandwidthTest, RowsBeyondTwoToTheThirtyFirstElements) {
   }
   const at::Tensor gate_up = random({kRows, kWidth}), grad = random({kRows, kWidth / 2});
   expect_tail(ops().swiglu_forward(gate_up), ops().swiglu_forward(tail(gate_up)));
+  // The backward writes over its operands.
+  const at::Tensor grad_tail = tail(grad).clone(), gate_up_tail = tail(gate_up).clone();
   const SwigluGradients all = ops().swiglu_backward(grad, gate_up);
-  const SwigluGradients alone = ops().swiglu_backward(tail(grad), tail(gate_up));
+  const SwigluGradients alone = ops().swiglu_backward(grad_tail, gate_up_tail);
   expect_tail(all.gate_up, alone.gate_up);
   expect_tail(all.activated, alone.activated);
 }

@@ -68,6 +68,22 @@ TEST_F(ReferenceOperationsTest, RmsNormWithoutASecondInput) {
       x.grad());
 }
 
+// Recomputation takes the norm of the stored sum.
+TEST_F(ReferenceOperationsTest, TheNormOfTheSumHasTheBitsOfTheSumWithItsNorm) {
+  for (const at::ScalarType type : {at::kDouble, at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = random({37, 24}).to(type), delta = random({37, 24}).to(type);
+    const at::Tensor weight = random({24}).to(type);
+    const at::Tensor router = random({1, 24}).to(type == at::kDouble ? type : at::kFloat);
+    const RoutedNormOutput first = ops().routed_norm_forward(x, delta, weight, 1e-5, router);
+    const RoutedNormOutput again =
+        ops().routed_norm_forward(first.norm.residual, {}, weight, 1e-5, router);
+    EXPECT_TRUE(at::equal(again.norm.residual, first.norm.residual)) << type;
+    EXPECT_TRUE(at::equal(again.norm.normed, first.norm.normed)) << type;
+    EXPECT_TRUE(at::equal(again.norm.inverse_rms, first.norm.inverse_rms)) << type;
+    EXPECT_TRUE(at::equal(again.logits, first.logits)) << type;
+  }
+}
+
 TEST_F(ReferenceOperationsTest, LinearWithAndWithoutBias) {
   for (const bool with_bias : {false, true}) {
     const at::Tensor x = leaf({9, 5}), weight = leaf({4, 5}), bias = leaf({4});

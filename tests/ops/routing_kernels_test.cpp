@@ -32,7 +32,7 @@ const T* data(const at::Tensor& tensor) {
 struct Layer {
   BranchTaken taken = BranchTaken::kRouted;
   at::Tensor route, position, counted;
-  at::Tensor logits, disagreement, nll, gate_gradient;
+  at::Tensor logits, disagreement, weight, nll, gate_gradient;
   gpu::RoutingGamma gamma = {};
   int64_t window = 0;
 };
@@ -53,7 +53,7 @@ Routing run(const Layer& layer, bool training) {
   gpu::routing(
       {layer.taken, data<bool>(layer.route), data<int64_t>(layer.position),
        data<bool>(layer.counted), data<float>(layer.logits), data<float>(layer.disagreement),
-       data<float>(layer.nll), data<float>(layer.gate_gradient),
+       data<float>(layer.weight), data<float>(layer.nll), data<float>(layer.gate_gradient),
        training ? found.grad_logits.mutable_data_ptr<float>() : nullptr, layer.gamma, tokens,
        kLayers, layer.window, partial.mutable_data_ptr<double>(),
        found.row.mutable_data_ptr<double>()},
@@ -72,14 +72,21 @@ at::Tensor gamma_of(const Layer& layer) {  // [T], 0 where the target does not c
   return counted * static_cast<double>(g.base) / divisor;
 }
 
+// The factor of a token's terms in what is estimated.
+at::Tensor weight_of(const Layer& layer) {
+  return layer.weight.defined() ? layer.weight.to(at::kDouble)
+                                : at::ones(layer.position.sizes(), options(at::kDouble));
+}
+
 // Float32 terms are within a few roundings of 2^-24 each of the exact ones.
 constexpr double kFloat32Terms = 1e-6;
 
 void expect_gradient(const Layer& layer, const at::Tensor& found) {
   const at::Tensor p = layer.logits.to(at::kDouble).sigmoid();
+  const at::Tensor weight = weight_of(layer);
   const at::Tensor gate =
-      layer.gate_gradient.to(at::kDouble) * p * (-layer.logits).to(at::kDouble).sigmoid();
-  const at::Tensor regularizer = gamma_of(layer) * p / static_cast<double>(kLayers);
+      weight * layer.gate_gradient.to(at::kDouble) * p * (-layer.logits).to(at::kDouble).sigmoid();
+  const at::Tensor regularizer = weight * gamma_of(layer) * p / static_cast<double>(kLayers);
   const at::Tensor error = (found.to(at::kDouble) - (gate + regularizer)).abs();
   const at::Tensor bound = kFloat32Terms * (gate.abs() + regularizer) + 1e-37;
   EXPECT_TRUE(at::le(error, bound).all().item<bool>())
@@ -107,12 +114,14 @@ void expect_row(const Layer& layer, const at::Tensor& found_on_device) {
   expect(S::kFarFull, far.logical_and(route), 0);
   expect(S::kCounted, layer.counted, 0);
   expect(S::kVisiblePairs, at::where(route, visible, visible.clamp_max(layer.window)), 0);
-  expect(S::kDisagreement, layer.disagreement.defined() ? layer.disagreement : none, 1e-12);
+  const at::Tensor weight = weight_of(layer);
+  expect(S::kDisagreement, layer.disagreement.defined() ? layer.disagreement * weight : none,
+         layer.weight.defined() ? kFloat32Terms : 1e-12);
 
   const at::Tensor s = (layer.logits.defined() ? layer.logits : none).to(at::kDouble);
   const at::Tensor softplus = at::logaddexp(s, at::zeros_like(s));
   const bool router = layer.logits.defined();
-  const at::Tensor gamma = router ? gamma_of(layer) : none;
+  const at::Tensor gamma = router ? gamma_of(layer) * weight : none;
   expect(S::kLogit, s, 1e-12);
   expect(S::kLogitSquare, s.square(), 1e-12);
   expect(S::kEntropy, router ? softplus - s * s.sigmoid() : none, kFloat32Terms);
@@ -185,6 +194,20 @@ TEST_P(RoutingKernelsTest, TrainingWithEveryRegularizer) {
   }
 }
 
+// Some tokens sampled, most of them left out with neither disagreement nor gradient.
+TEST_P(RoutingKernelsTest, SampledTokensHaveWeights) {
+  Layer layer = with_router({1e-3F, 0.1F, 1.0F, 100.0F, false});
+  const at::Tensor drawn = chosen(0.1);
+  const at::Tensor both = layer.route.logical_or(drawn);
+  layer.weight = at::where(layer.route, at::ones_like(layer.nll), 8.5 * drawn).to(at::kFloat);
+  layer.disagreement = layer.disagreement * both;
+  layer.gate_gradient = layer.gate_gradient * both;
+  const Routing found = run(layer, /*training=*/true);
+  expect_gradient(layer, found.grad_logits);
+  expect_row(layer, found.row);
+  EXPECT_EQ(at::count_nonzero(found.grad_logits * ~both).item<int64_t>(), 0);
+}
+
 TEST_P(RoutingKernelsTest, ARegularizerAloneNeedsNoGateGradient) {
   Layer layer = with_router({1e-3F, 0.1F, 1.0F, 100.0F, false});
   layer.gate_gradient.reset();
@@ -208,6 +231,8 @@ TEST_P(RoutingKernelsTest, LayersWithoutRouter) {
   Layer drawn = without_router(BranchTaken::kRouted);  // a random gate has both branches
   drawn.route = chosen(0.13);
   drawn.disagreement = normal().square();
+  expect_row(drawn, run(drawn, /*training=*/false).row);
+  drawn.weight = 3.7 * chosen(0.3).to(at::kFloat);
   expect_row(drawn, run(drawn, /*training=*/false).row);
 }
 

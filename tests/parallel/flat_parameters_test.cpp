@@ -81,6 +81,23 @@ TEST(FlatParametersTest, TheFirstContributionOfAStepReplacesAndTheOthersAdd) {
   EXPECT_TRUE(holds("qkv", 5.0));
 }
 
+TEST(FlatParametersTest, TellsAndTakesWhichContributionsReplace) {
+  FlatParameters parameters = make({"o.weight"});
+  FlatUnit& unit = parameters.units()[0];
+  parameters.start_gradients();
+  const std::vector<bool> at_the_start = parameters.stale_gradients();
+  EXPECT_EQ(at_the_start, (std::vector<bool>{true, true, false})) << "the frozen group is last";
+  EXPECT_EQ(unit.take_gradient("qkv").sum, GradientSum::kWrite);
+  const std::vector<bool> later = parameters.stale_gradients();
+  EXPECT_NE(later, at_the_start);
+  parameters.set_stale_gradients(at_the_start);
+  EXPECT_EQ(unit.take_gradient("qkv").sum, GradientSum::kWrite);
+  parameters.start_gradients();
+  parameters.set_stale_gradients(later);
+  EXPECT_EQ(unit.take_gradient("qkv").sum, GradientSum::kAdd);
+  EXPECT_EQ(unit.take_gradient("norm").sum, GradientSum::kWrite);
+}
+
 TEST(FlatParametersTest, AFrozenMemberOfATrainedGroupEndsWithoutGradient) {
   FlatParameters parameters = make({"k.weight"});
   FlatUnit& unit = parameters.units()[0];

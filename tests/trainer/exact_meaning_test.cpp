@@ -8,6 +8,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 #include "../base/temporary_folder.h"
 #include "../model/judge.h"
@@ -32,6 +33,7 @@ struct Case {
   int ranks = 1;
   int micro_batch = 1;
   std::string extra;  // further flags
+  std::optional<FarSampling> far_sampling = {};
 };
 
 std::vector<Case> cases() {
@@ -59,6 +61,11 @@ std::vector<Case> cases() {
                  .ranks = 2});
   all.push_back({.name = "reference_attached",
                  .extra = "--attention.backend=reference --regularizer.detach_gamma=false"});
+  const FarSampling sampling{0.1, 1.0};
+  all.push_back({.name = "sampled", .far_sampling = sampling});
+  all.push_back({.name = "sampled_constant", .kind = "constant", .far_sampling = sampling});
+  all.push_back({.name = "sampled_top_k_gate", .gate = "top_k", .far_sampling = sampling});
+  all.push_back({.name = "sampled_two_ranks", .ranks = 2, .far_sampling = sampling});
   return all;
 }
 
@@ -97,6 +104,10 @@ std::string flags(const Case& c, double gamma) {
       "--attention.mask_documents={} --train.micro_batch={} {}",
       c.mode, c.gate, c.kind, gamma, c.mask_documents, c.micro_batch, c.extra);
   if (c.mode == "static") text += " --attention.full_layers=[2]";
+  if (c.far_sampling) {
+    text += fmt::format(" '--attention.far_sampling={{enabled: true, minimum: {}, scale: {}}}'",
+                        c.far_sampling->minimum, c.far_sampling->scale);
+  }
   if (c.gate != "learned") text += " --router.ratio=0.3";
   if (c.kind == "target_ratio") text += " --regularizer.target_ratio=0.25";
   return text;
@@ -147,7 +158,7 @@ TEST_P(ExactMeaningTest, TenStepsEqualTheFloat64Evaluation) {
   Gate gate{c.gate == "random"  ? GateKind::kRandom
             : c.gate == "top_k" ? GateKind::kTopK
                                 : GateKind::kLearned,
-            0.3, 77};
+            0.3, 77, c.far_sampling};
   judge::Regularizer regularizer{.kind = c.kind == "target_ratio" ? "adaptive" : c.kind};
   regularizer.detach = c.extra.find("detach_gamma=false") == std::string::npos;
   std::map<std::string, at::Tensor> m, v;

@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <numeric>
+#include <tuple>
 
 #include "../model/small_models.h"
 #include "small_run.h"
@@ -108,6 +109,24 @@ TEST_P(GpuTrainerTest, MovesGammaByTheRatioOfTheStepBefore) {
   same({"--regularizer.kind=target_ratio", "--regularizer.target_ratio=0.25"});
 }
 
+TEST_P(GpuTrainerTest, TrainsWithSampledFarRows) {
+  const Transcript sampled = same({"--attention.far_sampling={enabled: true}"});
+  EXPECT_EQ(sampled.outcome, RunOutcome::kFinished);
+  const Transcript all = train("all", 1);
+  ASSERT_EQ(sampled.steps.size(), all.steps.size());
+  // The same loss from the same weights, but for the rounding of other kernels; then nearly so.
+  EXPECT_NEAR(sampled.steps[0].loss, all.steps[0].loss, 1e-3 * all.steps[0].loss);
+  EXPECT_NEAR(sampled.steps[0].full_ratio, all.steps[0].full_ratio, 0.01);
+  if (GetParam()) {  // documents of at most 31 tokens: nothing is far, nothing drawn
+    EXPECT_NEAR(sampled.steps[0].grad_norm, all.steps[0].grad_norm, 2e-3 * all.steps[0].grad_norm);
+  } else {
+    EXPECT_NE(sampled.steps[0].grad_norm, all.steps[0].grad_norm);
+  }
+  for (size_t i = 0; i < all.steps.size(); ++i) {
+    EXPECT_NEAR(sampled.steps[i].loss, all.steps[i].loss, 0.01 * all.steps[i].loss) << i;
+  }
+}
+
 TEST_P(GpuTrainerTest, StopsAndGoesOnToTheSameEnd) {
   const std::vector<std::string> whole = train("whole", 1).lines;
   Transcript told = train("stopped", 1, {}, OtherRank{{}, 3});
@@ -117,6 +136,46 @@ TEST_P(GpuTrainerTest, StopsAndGoesOnToTheSameEnd) {
   told.lines.insert(told.lines.end(), rest.lines.begin(), rest.lines.end());
   EXPECT_EQ(told.lines, whole);
   EXPECT_EQ(run_.checkpoint("stopped"), run_.checkpoint("whole"));
+}
+
+// With validations and saves in between. Documents of all lengths need not repeat launches.
+TEST_P(GpuTrainerTest, TellsTheSameWhenMicroBatchesAreReplayed) {
+  const auto replayed = [&](const std::string& name, const std::vector<std::string>& overrides,
+                            std::optional<OtherRank> other = {}) {
+    std::vector<std::string> all = overrides;
+    all.push_back(fmt::format("--attention.mask_documents={}", GetParam()));
+    return run_.train(
+        name,
+        {.lag = 1, .device = kGpu, .overrides = all, .other = std::move(other), .captured = true});
+  };
+  const std::vector<std::vector<std::string>> modes = {
+      {},
+      {"--train.micro_batch=4"},
+      {"--train.micro_batch=1"},
+      {"--attention.mode=full"},
+      {"--attention.mode=window"},
+      {"--router.gate=random", "--router.ratio=0.3", "--regularizer.kind=none"},
+      {"--attention.far_sampling={enabled: true}"}};
+  for (size_t i = 0; i < modes.size(); ++i) {
+    const std::string name = fmt::format("replayed{}", i), expected = fmt::format("launched{}", i);
+    const Transcript launched = train(expected, 1, modes[i]);
+    ASSERT_EQ(launched.outcome, RunOutcome::kFinished) << launched.error;
+    const Transcript told = replayed(name, modes[i]);
+    EXPECT_EQ(told.lines, launched.lines) << i;
+    EXPECT_EQ(run_.checkpoint(name), run_.checkpoint(expected)) << i;
+    const int64_t micro_batches = i == 1 ? 1 : i == 2 ? 4 : 2;
+    const int64_t first = micro_batches == 1 ? 1 : 2;
+    if (!GetParam()) {
+      EXPECT_EQ(told.replays, kSteps * micro_batches - first) << i;
+    }
+  }
+  // A run that is stopped and goes on launches its first micro-batches once more.
+  Transcript told = replayed("stopped", {}, OtherRank{{}, 3});
+  EXPECT_EQ(told.outcome, RunOutcome::kStopped);
+  const Transcript rest = replayed("stopped", {});
+  told.lines.insert(told.lines.end(), rest.lines.begin(), rest.lines.end());
+  EXPECT_EQ(told.lines, train("launched", 1).lines);
+  EXPECT_EQ(run_.checkpoint("stopped"), run_.checkpoint("launched"));
 }
 
 INSTANTIATE_TEST_SUITE_P(MaskDocuments, GpuTrainerTest, testing::Bool());
@@ -141,9 +200,11 @@ TEST(GpuTrainerTimeTest, StepsShareTheTimeOfTheRun) {
   for (const StepMetrics& step : told.steps) EXPECT_GT(step.step_seconds, 1e-4) << step.step;
 }
 
-class GpuMemoryTest : public testing::TestWithParam<bool> {};
+// Whether documents are masked, and whether micro-batches are replayed.
+class GpuMemoryTest : public testing::TestWithParam<std::tuple<bool, bool>> {};
 
 TEST_P(GpuMemoryTest, IsAllThereAfterTheSecondStep) {
+  const auto [masks, captured] = GetParam();
   const ModelConfig model = model_of(512);
   const TrainerRun run(model, text(20), kLength, equal_documents(200'000, 200, model.vocab_size));
   using Held = std::pair<int64_t, int64_t>;  // calls of cudaMalloc, bytes
@@ -153,12 +214,13 @@ TEST_P(GpuMemoryTest, IsAllThereAfterTheSecondStep) {
     held.emplace_back(stats.num_device_alloc, stats.reserved_bytes[0].current);
     EXPECT_EQ(stats.num_alloc_retries, 0);
   };
-  const Transcript told =
-      run.train("run", {.lag = 1,
-                        .device = kGpu,
-                        .overrides = {"--validation.every=100",
-                                      fmt::format("--attention.mask_documents={}", GetParam())},
-                        .on_step = look});
+  const Transcript told = run.train(
+      "run",
+      {.lag = 1,
+       .device = kGpu,
+       .overrides = {"--validation.every=100", fmt::format("--attention.mask_documents={}", masks)},
+       .captured = captured,
+       .on_step = look});
   ASSERT_EQ(told.outcome, RunOutcome::kFinished) << told.error;
   ASSERT_EQ(held.size(), 20U);
   for (size_t i = 3; i < held.size(); ++i) {
@@ -170,7 +232,8 @@ TEST_P(GpuMemoryTest, IsAllThereAfterTheSecondStep) {
   EXPECT_THAT(told.told.front(), HasSubstr("activations and workspace"));
 }
 
-INSTANTIATE_TEST_SUITE_P(MaskDocuments, GpuMemoryTest, testing::Bool());
+INSTANTIATE_TEST_SUITE_P(MaskDocuments, GpuMemoryTest,
+                         testing::Combine(testing::Bool(), testing::Bool()));
 
 }  // namespace
 }  // namespace swiattn

@@ -113,6 +113,19 @@ TEST_F(ProfileTest, RecordsExactlyTheStepsAskedFor) {
   EXPECT_EQ(json.at("on_gpu"), false);
 }
 
+TEST_F(ProfileTest, ShowsWhatIsComputedTwiceAsAPhaseOfItsOwn) {
+  const ProgramResult result = train("run", kThreeSteps + " --train.recompute=selective");
+  ASSERT_EQ(result.code, 0) << result.output;
+  EXPECT_EQ(ranges("run", "recompute")["recompute"], 3 * kMicroBatches * layers_);
+  EXPECT_EQ(ranges("run", "layer ").at("layer 1 recompute"), 3 * kMicroBatches);
+  const Json json = kernels("run");
+  double share = 0.0;
+  for (const Json& phase : json.at("phases")) {
+    if (phase.at("name") == "recompute") share = phase.at("share").get<double>();
+  }
+  EXPECT_GT(share, 0.0);
+}
+
 TEST_F(ProfileTest, TellsWhereTheTimeWentAndWhereTheFilesAre) {
   const ProgramResult result = train("run", kThreeSteps);
   ASSERT_EQ(result.code, 0) << result.output;

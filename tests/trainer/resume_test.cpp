@@ -243,6 +243,16 @@ TEST(ResumeRulesTest, AnExtendedRunExportsItsLastWeightsAndKeepsTheFormerExport)
             read_file(run.folder("whole") + "/hybrid/model.safetensors", ExitCode::kCheckpoint));
 }
 
+TEST(ResumeRulesTest, WhatIsComputedTwiceMayChangeAndChangesNothing) {
+  const SmallRun run(1);
+  ASSERT_EQ(run.train("run", "--train.recompute=selective").code, 0);
+  const std::string expected = run.outcome("run");
+  const std::string older = run.folder("run") + "/checkpoints/step-00000009";
+  const ProgramResult resumed = run.train("run", "--train.recompute=layer --resume " + older);
+  ASSERT_EQ(resumed.code, 0) << resumed.output;
+  EXPECT_EQ(run.outcome("run"), expected);
+}
+
 TEST(ResumeRulesTest, ARefusedStartMovesNothing) {
   const SmallRun run(1);
   ASSERT_EQ(run.train("run").code, 0);

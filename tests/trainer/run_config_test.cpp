@@ -53,6 +53,7 @@ attention:
   full_layers: []
   backend: auto
   mask_documents: true
+  far_sampling: {enabled: false, minimum: 0.02, scale: 0.5}
 router:
   gate: learned
   init_std: 0.02
@@ -131,6 +132,7 @@ const std::vector<std::string> kEveryKey = {
     "--attention.window=2K",
     "--attention.backend=reference",
     "--attention.mask_documents=false",
+    "--attention.far_sampling={minimum: 0.1, scale: 2}",
     "--router.gate=top_k",
     "--router.init_std=0",
     "--router.learning_rate_multiplier=10.5",
@@ -150,6 +152,7 @@ const std::vector<std::string> kEveryKey = {
     "--train.tokens=20B",
     "--train.global_batch=64",
     "--train.micro_batch=4",
+    "--train.recompute=selective",
     "--train.freeze=['*', '!*.router.*']",
     "--optimizer.learning_rate=2e-4",
     "--optimizer.betas=[0.95, 0.999]",
@@ -194,6 +197,7 @@ TEST(RunConfig, EveryKeyCanBeSetOnTheCommandLine) {
   EXPECT_EQ(config.attention.window, 2048);
   EXPECT_EQ(config.attention.backend, AttentionSection::Backend::kReference);
   EXPECT_FALSE(config.attention.mask_documents);
+  EXPECT_EQ(config.attention.far_sampling, (FarSamplingKeys{false, 0.1, 2}));
   EXPECT_EQ(config.router.gate, RouterSection::Gate::kTopK);
   EXPECT_EQ(config.router.init_std, 0);
   EXPECT_EQ(config.router.learning_rate_multiplier, 10.5);
@@ -215,6 +219,7 @@ TEST(RunConfig, EveryKeyCanBeSetOnTheCommandLine) {
   EXPECT_EQ(config.train.tokens, 20000000000);
   EXPECT_EQ(config.train.global_batch, 64);
   EXPECT_EQ(config.train.micro_batch, 4);
+  EXPECT_EQ(config.train.recompute, TrainSection::Recompute::kSelective);
   EXPECT_THAT(config.train.freeze, ElementsAre("*", "!*.router.*"));
   EXPECT_EQ(config.optimizer.learning_rate, 2e-4);
   EXPECT_THAT(config.optimizer.betas, ElementsAre(0.95, 0.999));
@@ -370,6 +375,11 @@ TEST(RunConfig, WrongTypesAreRefusedWithPlaceKeyAndExpectation) {
       {"--train.steps=3B", "at most 2147483647"},
       {"--train.tokens=1e16", "above 2^53"},
       {"--data.sources=[{path: x, path: y}]", "stands twice"},
+      {"--attention.far_sampling=true", "a map {enabled, minimum, scale}"},
+      {"--attention.far_sampling={minimum: 0}",
+       "attention.far_sampling.minimum: expected a number > 0 and <= 1"},
+      {"--attention.far_sampling={minimum: 1.1}", "a number > 0 and <= 1"},
+      {"--attention.far_sampling={scale: -1}", "a number >= 0"},
       {"--data.validation=[{path: x}]", "the key \"name\" is missing"},
       {"--train.global_batch=0", "a whole number >= 1"},
       {"--train.freeze='*'", "a list, each element a text"},
@@ -417,6 +427,11 @@ TEST(RunConfig, CombinationsThatMakeNoSenseAreRefused) {
       {{"--attention.full_layers=[4]"}, "only for attention.mode static"},
       {{"--attention.mode=static"}, "needs attention.full_layers"},
       {{"--attention.mode=static", "--attention.full_layers=[4, 8, 4]"}, "names a layer twice"},
+      {{"--attention.mode=window", "--attention.far_sampling={enabled: true}"},
+       "attention.far_sampling is only for attention.mode switch"},
+      {{"--attention.far_sampling={enabled: true}", "--attention.backend=reference",
+        "--regularizer.detach_gamma=false"},
+       "regularizer.detach_gamma false needs the disagreement of every token"},
       {{"--router.gate=random", "--regularizer.kind=none"},
        "router.gate random needs router.ratio"},
       {{"--router.gate=top_k"}, "router.gate top_k needs router.ratio"},
@@ -437,9 +452,6 @@ TEST(RunConfig, CombinationsThatMakeNoSenseAreRefused) {
        "train.global_batch (32) must be a multiple of train.micro_batch (3)"},
       {{"--train.steps=499"}, "schedule.warmup (500 steps) is longer than the run (499 steps)"},
       {{"--train.steps=549", "--schedule.kind=wsd"}, "schedule.decay (55 steps) together"},
-      {{"--train.recompute=layer"},
-       "train.recompute other than none is not supported in this version"},
-      {{"--train.recompute=selective"}, "not supported in this version"},
       {{"--parallel.context=2"}, "not supported in this version"},
       {{"--parallel.shard=optimizer"}, "not supported in this version"},
       {{"--parallel.shard=full"}, "not supported in this version"},
@@ -461,6 +473,8 @@ TEST(RunConfig, CombinationsThatMakeSenseAreAccepted) {
            {"--router.gate=top_k", "--router.ratio=1"},
            {"--regularizer.kind=target_ratio", "--regularizer.target_ratio=0.13"},
            {"--regularizer.detach_gamma=false", "--attention.backend=reference"},
+           {"--attention.far_sampling={enabled: true}"},
+           {"--attention.mode=full", "--attention.far_sampling={minimum: 1}"},
            {"--train.steps=500"},
            {"--train.steps=556", "--schedule.kind=wsd"},
            {"--train.steps=1", "--schedule.warmup=0"},
@@ -531,12 +545,13 @@ TEST(RunConfig, SpeedLoggingAndCheckpointKeysMayChangeOnResumeAndOthersNot) {
     (change.alters_training ? refused : free).push_back(change.key);
   }
   EXPECT_THAT(
-      free, ElementsAre("run.folder", "attention.backend", "data.validation", "train.micro_batch",
-                        "validation.every", "validation.batches", "checkpoint.every",
-                        "checkpoint.keep_last", "checkpoint.keep_every", "checkpoint.export_at_end",
-                        "parallel.shard", "parallel.timeout_first", "parallel.timeout", "log.every",
-                        "log.routing_every", "log.tensorboard", "log.profile", "preempt.signals",
-                        "numerics.max_skips_in_a_row", "numerics.deterministic"));
+      free,
+      ElementsAre("run.folder", "attention.backend", "data.validation", "train.micro_batch",
+                  "train.recompute", "validation.every", "validation.batches", "checkpoint.every",
+                  "checkpoint.keep_last", "checkpoint.keep_every", "checkpoint.export_at_end",
+                  "parallel.shard", "parallel.timeout_first", "parallel.timeout", "log.every",
+                  "log.routing_every", "log.tensorboard", "log.profile", "preempt.signals",
+                  "numerics.max_skips_in_a_row", "numerics.deterministic"));
   EXPECT_EQ(free.size() + refused.size(), kEveryKey.size() - 1);  // attention.mode has not changed
 }
 

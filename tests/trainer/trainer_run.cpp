@@ -148,17 +148,22 @@ Transcript TrainerRun::train(const std::string& name, const Options& options) co
     profiler.emplace(files, config.run.folder + "/profile", *config.log.profile, options.device,
                      "device", scribe);
   }
+  std::optional<CapturedTraining> captured;
+  if (options.captured) {
+    captured.emplace(model, parameters, [&](const std::string& why) { scribe.warn(why); });
+  }
   const ModelTokens tokens{model_config.vocab_size, ""};
-  Trainer trainer({config, *communicator, model, parameters, scribe, watchdog, &store,
-                   profiler ? &*profiler : nullptr, std::nullopt, options.lag},
-                  progress, training_stream(config, tokens, 0, 1),
-                  validation_streams(config, tokens, 0, 1));
+  Trainer trainer(
+      {config, *communicator, model, parameters, scribe, watchdog, &store,
+       profiler ? &*profiler : nullptr, std::nullopt, captured ? &*captured : nullptr, options.lag},
+      progress, training_stream(config, tokens, 0, 1), validation_streams(config, tokens, 0, 1));
   try {
     transcript.outcome = trainer.run();
   } catch (const Error& error) {
     transcript.error = error.what();
   }
   transcript.progress = trainer.progress();
+  if (captured) transcript.replays = captured->replays();
   return transcript;
 }
 

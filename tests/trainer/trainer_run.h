@@ -24,6 +24,7 @@ struct Transcript {
   std::optional<RunOutcome> outcome;  // nothing after an error
   std::string error;
   TrainingProgress progress;
+  int64_t replays = 0;  // of micro-batches, where `captured`
 };
 
 // One step's part of a rank's conversation: what the other rank adds. Either is done to the sums.
@@ -45,6 +46,7 @@ class TrainerRun {
     std::vector<std::string> overrides;
     std::optional<OtherRank> other;  // nothing: one rank
     bool profile = false;            // as log.profile says
+    bool captured = false;           // trains by CapturedTraining
     // Called when the trainer enters the first phase of a step.
     std::function<void(int64_t step)> on_step;
   };

@@ -8,11 +8,16 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
+#include <utility>
 
 #include "../model/small_models.h"
 #include "base/file_system.h"
 #include "base/json.h"
 #include "small_run.h"
+#include "trainer/dry_run.h"
+#include "trainer/memory_use.h"
+#include "trainer/model_setup.h"
 #include "trainer_run.h"
 
 namespace swiattn {
@@ -120,6 +125,69 @@ TEST_F(TrainerTest, MovesGammaByTheRatioOfTheStepBefore) {
   same({"--regularizer.kind=target_ratio", "--regularizer.target_ratio=0.25"});
 }
 
+TEST_F(TrainerTest, TellsTheSameWhateverIsComputedTwice) {
+  const Transcript once = train("none", 0);
+  for (const std::string mode : {"selective", "layer"}) {
+    const Transcript twice = train(mode, 0, {"--train.recompute=" + mode});
+    EXPECT_EQ(twice.lines, once.lines) << mode;
+    EXPECT_EQ(run_.checkpoint(mode), run_.checkpoint("none")) << mode;
+  }
+}
+
+// The stand-in for CUDA graphs: what was recorded is carried out again (parallel/device_graphs.h).
+TEST_F(TrainerTest, TellsTheSameWhenMicroBatchesAreReplayed) {
+  for (const bool masks : {false, true}) {
+    const std::vector<std::string> overrides = {
+        fmt::format("--attention.mask_documents={}", masks)};
+    const std::string name = masks ? "documents" : "whole";
+    const Transcript launched = train(name, 0, overrides);
+    const Transcript told =
+        run_.train(name + "_replayed", {.overrides = overrides, .captured = true});
+    EXPECT_EQ(told.lines, launched.lines) << name;
+    EXPECT_EQ(run_.checkpoint(name + "_replayed"), run_.checkpoint(name)) << name;
+    // Few have the same documents.
+    const int64_t all = kSteps * kBatch - 2;
+    EXPECT_TRUE(masks ? told.replays < all / 4 : told.replays == all) << told.replays;
+  }
+}
+
+// A profile asks of every launch which phase it belongs to, in its steps and in the two before.
+TEST_F(TrainerTest, LaunchesTheMicroBatchesOfAProfile) {
+  const Transcript told = run_.train(
+      "profiled",
+      {.overrides = {"--attention.mask_documents=false", "--log.profile={start: 4, steps: 2}"},
+       .profile = true,
+       .captured = true});
+  EXPECT_EQ(told.replays, (kSteps - 4) * kBatch - 2);
+}
+
+TEST(ReplaysTrainingTest, OfSmallMicroBatchesInBfloat16OnAGpu) {
+  const c10::Device gpu(c10::kCUDA, 0);
+  const auto replays = [&](const std::function<void(RunConfig&, ModelConfig&)>& change,
+                           c10::Device device) {
+    RunConfig config;
+    config.data.sequence_length = 8192;
+    ModelConfig model = small_config(Architecture::kLlama);
+    model.hidden_size = 576;
+    change(config, model);
+    return replays_training(config, model, device);
+  };
+  const auto nothing = [](RunConfig&, ModelConfig&) {};
+  EXPECT_TRUE(replays(nothing, gpu));
+  EXPECT_FALSE(replays(nothing, c10::kCPU));
+  EXPECT_FALSE(replays([](RunConfig& c, ModelConfig&) { c.train.micro_batch = 8; }, gpu));
+  EXPECT_FALSE(replays([](RunConfig&, ModelConfig& m) { m.hidden_size = 4096; }, gpu));
+  EXPECT_FALSE(replays(
+      [](RunConfig& c, ModelConfig&) { c.model.compute = ModelSection::Compute::kFloat32; }, gpu));
+  EXPECT_FALSE(replays(
+      [](RunConfig& c, ModelConfig&) { c.train.recompute = TrainSection::Recompute::kLayer; },
+      gpu));
+  EXPECT_FALSE(
+      replays([](RunConfig& c,
+                 ModelConfig&) { c.regularizer.kind = RegularizerSection::Kind::kTargetRatio; },
+              gpu));
+}
+
 class StopTest : public TrainerTest, public testing::WithParamInterface<int64_t> {};
 
 // A lag makes a run stop one step later: the step that the device has got is not thrown away.
@@ -197,6 +265,27 @@ TEST_F(TrainerTest, TellsTheMemoryByKindAfterTheSecondStep) {
     EXPECT_THAT(told.told, ElementsAre(AllOf(HasSubstr("weights"), HasSubstr("gradients"),
                                              HasSubstr("moments"), HasSubstr("activations"))));
   }
+}
+
+// A token and layer in float32, by hand: stream 96, route, logit and disagreement 9; two outputs of
+// 192 and three log-sum-exps of 24; q, k, v 320, three rows of 96, two of 4, gate and up 320.
+TEST_F(TrainerTest, ADryRunCountsTheActivationsOfEveryMode) {
+  const RunConfig config =
+      read_run_config(run_.root() + "/run.yaml",
+                      {"--model.init_from=" + run_.root() + "/base", "--data.sequence_length=1K",
+                       "--data.validation=[]", "--train.recompute=selective"});
+  const ModelConfig model_config = starting_model_config(config);
+  const auto kept = [&](Recompute recompute) {
+    return kept_activations(recompute, model_config, model_options(config, model_config),
+                            compute_type(config), 1024);
+  };
+  EXPECT_EQ(kept(Recompute::kLayer), 3 * 1024 * 105);
+  EXPECT_EQ(kept(Recompute::kSelective), 3 * 1024 * (105 + 384 + 72));
+  EXPECT_EQ(kept(Recompute::kNone), 3 * 1024 * (105 + 384 + 72 + 320 + 288 + 8 + 320));
+  EXPECT_THAT(describe_dry_run(config, 1),
+              HasSubstr("#   activations 1.6 MiB kept by the layers for the backward of a "
+                        "micro-batch (train.recompute none: 4.4 MiB, selective: 1.6 MiB, layer: "
+                        "0.3 MiB)\n"));
 }
 
 }  // namespace
