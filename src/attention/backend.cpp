@@ -17,8 +17,7 @@ at::Tensor AttentionShape::keys(const at::Tensor& qkv) const {
 }
 
 at::Tensor AttentionShape::queries_and_keys(const at::Tensor& qkv) const {
-  return qkv.narrow(1, 0, (heads + kv_heads) * head_dim)
-      .unflatten(1, {heads + kv_heads, head_dim});
+  return qkv.narrow(1, 0, (heads + kv_heads) * head_dim).unflatten(1, {heads + kv_heads, head_dim});
 }
 
 at::Tensor AttentionShape::values(const at::Tensor& qkv) const {

@@ -9,9 +9,7 @@
 #include <chrono>
 
 #include "captured_steps.h"
-#include "loss/regularizer.h"
-#include "parallel/device.h"
-#include "small_models.h"
+#include "gpu_model.h"
 
 namespace swiattn {
 namespace {
@@ -22,7 +20,6 @@ using ::testing::HasSubstr;
 constexpr int64_t kSteps = 10;
 constexpr int64_t kLength = 1024;
 constexpr int64_t kWindow = 128;
-const c10::Device kGpu(c10::kCUDA, 0);
 
 struct Case {
   std::string name;
@@ -70,40 +67,19 @@ std::vector<Case> cases() {
 }
 
 ModelConfig config_of(const Case& c, int64_t layers = 3, int64_t hidden_size = 256) {
-  ModelConfig config = small_config(c.architecture);
-  config.hidden_size = hidden_size;
-  config.intermediate_size = 4 * hidden_size;
+  ModelConfig config = gpu_model_config(c.architecture, hidden_size, c.head_dim);
   config.layers = layers;
-  config.heads = hidden_size / c.head_dim;
-  config.kv_heads = config.heads / 2;
-  config.head_dim = c.head_dim;
-  config.max_positions = 1 << 20;
   return config;
 }
 
-struct Model {
+struct Model : GpuModel {
   Model(const ModelConfig& config, const Case& c)
       : Model(config, c, make_attention_backend(c.backend, kGpu, at::kBFloat16)) {}
   Model(const ModelConfig& config, const Case& c, std::unique_ptr<AttentionBackend> backend)
-      : parameters(parameter_table(config, c.with_router()), {}, at::kBFloat16, kGpu,
-                   FlatParameters::Purpose::kTraining),
-        model(config, {c.attention, kWindow, c.gate, objective(c), Recompute::kNone}, parameters,
-              operations_for(kGpu), std::move(backend)) {
-    auto weights = random_weights(config, c.with_router(), 3);
-    // As a trained model has them, so that numbers stay in range.
-    for (auto& [name, tensor] : weights) {
-      if (tensor.dim() == 2) tensor.mul_(0.2);
-    }
-    load(parameters, weights);
-  }
-
-  static Objective objective(const Case& c) {
-    const auto kind = c.with_router() ? RegularizerKind::kAdaptive : RegularizerKind::kNone;
-    return {gamma_coefficients({kind, 0.3, 0.1, 100.0}), DisagreementReduction::kMean, true};
-  }
-
-  FlatParameters parameters;
-  CausalLm model;
+      : GpuModel(
+            config,
+            {c.attention, kWindow, c.gate, gpu_model_objective(c.with_router()), Recompute::kNone},
+            c.with_router(), std::move(backend)) {}
 };
 
 std::vector<MicroBatches> steps_of(const Case& c) {

@@ -11,10 +11,8 @@
 #include <array>
 
 #include "expected_micro_batch.h"
+#include "gpu_model.h"
 #include "layer_memory.h"
-#include "loss/regularizer.h"
-#include "model/causal_lm.h"
-#include "small_models.h"
 
 namespace swiattn {
 namespace {
@@ -23,7 +21,6 @@ using A = LayerAttention;
 
 constexpr std::array kModes = {Recompute::kNone, Recompute::kSelective, Recompute::kLayer};
 constexpr int64_t kWindow = 128;
-const c10::Device kGpu(c10::kCUDA, 0);
 
 struct Case {
   std::string name;
@@ -56,39 +53,11 @@ std::vector<Case> cases() {
           {"static_", Architecture::kLlama, {A::kWindow, A::kFull, A::kWindow}, 64, false, {}}};
 }
 
-ModelConfig config_of(Architecture architecture, int64_t hidden_size, int64_t head_dim) {
-  ModelConfig config = small_config(architecture);
-  config.hidden_size = hidden_size;
-  config.intermediate_size = 4 * hidden_size;
-  config.heads = hidden_size / head_dim;
-  config.kv_heads = config.heads / 2;
-  config.head_dim = head_dim;
-  config.max_positions = 1 << 20;
-  return config;
-}
-
-// A model on the GPU in bfloat16, and what it takes to train it.
-struct Model {
+struct Model : GpuModel {
   Model(const ModelConfig& config, const Case& c, Recompute recompute)
-      : parameters(parameter_table(config, c.with_router()), {}, at::kBFloat16, kGpu,
-                   FlatParameters::Purpose::kTraining),
-        model(config, {c.attention, kWindow, c.gate, objective(c), recompute}, parameters,
-              operations_for(kGpu), make_attention_backend("fused", kGpu, at::kBFloat16)) {
-    auto weights = random_weights(config, c.with_router(), 3);
-    // As a trained model has them, so that numbers stay in range.
-    for (auto& [name, tensor] : weights) {
-      if (tensor.dim() == 2) tensor.mul_(0.2);
-    }
-    load(parameters, weights);
-  }
-
-  static Objective objective(const Case& c) {
-    const auto kind = c.with_router() ? RegularizerKind::kAdaptive : RegularizerKind::kNone;
-    return {gamma_coefficients({kind, 0.3, 0.1, 100.0}), DisagreementReduction::kMean, true};
-  }
-
-  FlatParameters parameters;
-  CausalLm model;
+      : GpuModel(config,
+                 {c.attention, kWindow, c.gate, gpu_model_objective(c.with_router()), recompute},
+                 c.with_router(), make_attention_backend("fused", kGpu, at::kBFloat16)) {}
 };
 
 // With documents, some of them have far keys and some have none.
@@ -120,7 +89,7 @@ class GpuRecomputeTest : public testing::TestWithParam<Case> {
 
 TEST_P(GpuRecomputeTest, GivesTheSameBits) {
   const Case& c = GetParam();
-  const ModelConfig config = config_of(c.architecture, 256, c.head_dim);
+  const ModelConfig config = gpu_model_config(c.architecture, 256, c.head_dim);
   const auto train = [&](Recompute recompute) {
     Model model(config, c, recompute);
     std::vector<at::Tensor> results;
@@ -147,10 +116,10 @@ TEST_P(GpuRecomputeTest, GivesTheSameBits) {
 TEST_P(GpuRecomputeTest, KeepsTheBytesThatAreTold) {
   const Case& c = GetParam();
   if (c.gate.far_sampling) GTEST_SKIP() << "our kernels keep less than the other backends";
-  const ModelConfig config = config_of(c.architecture, 256, c.head_dim);
+  const ModelConfig config = gpu_model_config(c.architecture, 256, c.head_dim);
   Model model(config, c, Recompute::kNone);
   const MicroBatch batch = model.model.prepare(tokens_of(2, 1024, 5, c.documents).packed());
-  const Objective objective = Model::objective(c);
+  const Objective objective = gpu_model_objective(c.with_router());
   const DecoderLayer layer(config, 0, c.attention[0], kWindow, c.gate, objective,
                            model.parameters.unit("layer.0"), model.model.operations(),
                            model.model.backend());
@@ -177,7 +146,7 @@ TEST(GpuRecomputeMemoryTest, ThePeakIsThatOfOneLayerAndWhatTheOthersKeep) {
   const c10::InferenceMode no_autograd;
   constexpr int64_t kLength = 16384;
   const Case c{"", Architecture::kMistral, std::vector<A>(8, A::kSwitch), 128, false, {}};
-  ModelConfig config = config_of(c.architecture, 512, c.head_dim);
+  ModelConfig config = gpu_model_config(c.architecture, 512, c.head_dim);
   config.layers = 8;
   const HostTokens tokens = tokens_of(1, kLength, 5, c.documents);
   const auto kept = [&](Recompute recompute) {
