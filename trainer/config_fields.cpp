@@ -116,7 +116,7 @@ std::vector<Field> profile_fields(ProfileRange& profile) {
 
 std::vector<Field> far_sampling_fields(FarSamplingKeys& sampling) {
   return {
-      entry("enabled", sampling.enabled, boolean()),
+      entry("enabled", sampling.enabled, boolean(), kRequired),
       entry("minimum", sampling.minimum, number({.low = 0, .high = 1, .without_low = true})),
       entry("scale", sampling.scale, number(kNotNegative)),
   };
@@ -265,7 +265,7 @@ std::vector<Field> fields_of(TrainSection& train) {
                              {Recompute::kSelective, "selective"}}),
           kFree,
           "What the backward pass computes again to save memory: nothing, each layer but its "
-          "attention (selective), or all of it (layer). The numbers of a run do not depend on it."),
+          "attention (selective), or all of it (layer). A deterministic run has the same numbers."),
       field("freeze", train.freeze, list_of(text()), kRefused,
             "Globs over the names of tensors to leave as they are; the last match wins and `!` "
             "frees: "

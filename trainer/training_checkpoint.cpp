@@ -58,12 +58,12 @@ void copy_tensor(const SafetensorsFile& file, const std::string& name, const Seg
   const TensorEntry& entry = file.entry(name);
   const bool readable = entry.type == TensorType::kF32 || entry.type == narrow;
   if (!readable || entry.shape != segment.spec.shape) {
-    fail(
-        ExitCode::kCheckpoint,
-        "{}: the tensor {} is {} of [{}], but this model needs F32 of [{}]; the checkpoint belongs "
-        "to another model.",
-        file.path(), name, to_string(entry.type), fmt::join(entry.shape, ", "),
-        fmt::join(segment.spec.shape, ", "));
+    fail(ExitCode::kCheckpoint,
+         "{}: the tensor {} is {} of [{}], but this model needs F32{} of [{}]; the checkpoint "
+         "belongs to another model.",
+         file.path(), name, to_string(entry.type), fmt::join(entry.shape, ", "),
+         narrow ? fmt::format(" or {}", to_string(*narrow)) : "",
+         fmt::join(segment.spec.shape, ", "));
   }
   const at::Tensor host =
       at::from_blob(const_cast<std::byte*>(file.data(entry).data()), {segment.spec.numel()},

@@ -4,7 +4,7 @@
 // is a multiple of 8. `stream` is a cudaStream_t. A failed launch throws std::runtime_error. Sums
 // are taken in a fixed order: the same operands give the same bits.
 //
-// Formulas: docs/method.md, "Near and far"; `switch_attention.cpp` is the reference.
+// Formulas: docs/method.md, "Near and far"; `AttentionBackend::merge` is the reference.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The fused backend: the library's kernels where every row takes part, and our own where only the
-// rows that chose full attention do, and between the calls.
+// The fused backend: our own kernels for tokens that have a choice, forward and backward, and
+// between the library's calls; the library where all rows attend alike or nothing of ours fits.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <c10/cuda/CUDAStream.h>

@@ -1,5 +1,5 @@
-// The backward of attention by our own kernels (listed_kernels.h): deterministic, and for the rows
-// that chose full attention alone where they are the only ones with a far part.
+// Attention by our own kernels (listed_kernels.h): deterministic, and far for the rows alone that
+// chose full attention or were drawn, but in a forward of both branches.
 #pragma once
 
 #include <ATen/core/Tensor.h>

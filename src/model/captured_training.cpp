@@ -24,8 +24,8 @@ std::array<at::Tensor*, 7> operands(MicroBatch& batch) {
           &batch.rotary.sine};
 }
 
-// Of a layout what launches that follow positions may read: should one read more, its recording
-// fails.
+// Of a layout what launches that follow positions may read: should one read another tensor, its
+// recording fails.
 DocumentLayout positions_of(const DocumentLayout& layout) {
   DocumentLayout positions;
   positions.tokens = layout.tokens;

@@ -57,8 +57,8 @@ class CausalLm {
   // goes through the routers is an unbiased estimate.
   MicroBatchResult train(const MicroBatch& batch);
 
-  // Whether train() launches the same work for all micro-batches of one shape, whatever their
-  // documents, as AttentionBackend::switch_follows_positions() says.
+  // Whether all that train() launches follows from the shape of a micro-batch and whether any of
+  // its tokens has far keys, whatever its documents: AttentionBackend::switch_follows_positions().
   bool follows_positions() const;
 
   // Forward only. `routes`, if given, receives every layer's [T] bool. The statistics have the

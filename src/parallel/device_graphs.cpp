@@ -72,6 +72,13 @@ void refuse_copies_of_host_memory(cudaGraph_t graph) {
   }
 }
 
+// As SWIATTN_CHECK_CUDA, for failures after which the run goes on without the recording: the next
+// call of CUDA that asks for the last error must not find this one.
+void check_and_forget(cudaError_t status) {
+  if (status != cudaSuccess) cudaGetLastError();
+  SWIATTN_CHECK_CUDA(status);
+}
+
 // ATen's own class for graphs leaves its allocator in the middle of a recording that has failed;
 // this one ends it.
 class CudaRecorder final : public DeviceGraphs::Recorder {
@@ -95,14 +102,14 @@ class CudaRecorder final : public DeviceGraphs::Recorder {
     const Graph graph = capture(work);
     refuse_copies_of_host_memory(graph.get());
     cudaGraphExec_t executable = nullptr;
-    SWIATTN_CHECK_CUDA(cudaGraphInstantiate(&executable, graph.get(), 0));
+    check_and_forget(cudaGraphInstantiate(&executable, graph.get(), 0));
     executables_.emplace_back(executable);
     return executables_.size() - 1;
   }
 
   void replay(size_t recording) override {
-    SWIATTN_CHECK_CUDA(cudaGraphLaunch(executables_.at(recording).get(),
-                                       c10::cuda::getCurrentCUDAStream(stream_.device_index())));
+    check_and_forget(cudaGraphLaunch(executables_.at(recording).get(),
+                                     c10::cuda::getCurrentCUDAStream(stream_.device_index())));
   }
 
  private:

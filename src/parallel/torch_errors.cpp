@@ -14,8 +14,10 @@ std::string first_line(const std::string& text) { return text.substr(0, text.fin
 
 Error out_of_memory(const std::string& details) {
   return {ExitCode::kConfiguration,
-          fmt::format("Memory ran out: {} Lower train.micro_batch or data.sequence_length (of "
-                      "swiattn-eval: --sequence-length), or take a device with more memory.",
+          fmt::format("Memory ran out: {} Try train.recompute selective or layer and "
+                      "optimizer.moments bfloat16, lower train.micro_batch or "
+                      "data.sequence_length (of swiattn-eval: --sequence-length), or take a device "
+                      "with more memory.",
                       details)};
 }
 

@@ -33,6 +33,10 @@ std::vector<Case> cases() {
       all.push_back({4, 2, head_dim, window, {0, 512}});
       all.push_back({4, 2, head_dim, window, {0, 1, 131, 387, 1000}});
     }
+    for (const std::vector<int32_t>& starts :  // shorter than a tile of rows or of keys
+         {std::vector<int32_t>{0, 1}, {0, 63}, {0, 65}, {0, 127}, {0, 1, 129}}) {
+      all.push_back({4, 2, head_dim, 16, starts});
+    }
     for (const auto& [heads, kv_heads] : {std::pair{1, 1}, {2, 1}, {9, 3}, {8, 2}, {8, 1}}) {
       all.push_back({heads, kv_heads, head_dim, 128, {0, 777}});
       all.push_back({heads, kv_heads, head_dim, 100, many_documents(50, 300)});
