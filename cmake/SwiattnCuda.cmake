@@ -24,7 +24,7 @@ find_path(SWIATTN_CUDA_INCLUDE crt/host_defines.h
 find_path(SWIATTN_CUBLAS_INCLUDE cublas_v2.h
   HINTS "${cu}/include" ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} /usr/local/cuda/include REQUIRED)
 find_library(SWIATTN_CUDART NAMES libcudart.so.13 cudart HINTS "${cu}/lib" /usr/local/cuda/lib64 REQUIRED)
-find_library(SWIATTN_CUBLAS NAMES libcublas.so.13 cublas HINTS "${cu}/lib" /usr/local/cuda/lib64 REQUIRED)
+find_library(SWIATTN_CUBLASLT NAMES libcublasLt.so.13 cublasLt HINTS "${cu}/lib" /usr/local/cuda/lib64 REQUIRED)
 find_library(SWIATTN_NCCL NAMES libnccl.so.2 nccl HINTS "${SWIATTN_SITE}/nvidia/nccl/lib" REQUIRED)
 find_path(SWIATTN_NCCL_INCLUDE nccl.h HINTS "${SWIATTN_SITE}/nvidia/nccl/include" REQUIRED)
 find_path(SWIATTN_NVTX_INCLUDE nvtx3/nvToolsExt.h
@@ -38,12 +38,12 @@ target_compile_options(swiattn_cuda INTERFACE
 target_include_directories(swiattn_cuda SYSTEM INTERFACE
   "${SWIATTN_CUDA_INCLUDE}" "${SWIATTN_CUBLAS_INCLUDE}" "${SWIATTN_NCCL_INCLUDE}"
   "${SWIATTN_NVTX_INCLUDE}" "${SWIATTN_CUDNN_INCLUDE}")
-foreach(library IN ITEMS "${SWIATTN_CUDART}" "${SWIATTN_CUBLAS}" "${SWIATTN_NCCL}")
+foreach(library IN ITEMS "${SWIATTN_CUDART}" "${SWIATTN_CUBLASLT}" "${SWIATTN_NCCL}")
   get_filename_component(folder "${library}" DIRECTORY)
   target_link_options(swiattn_cuda INTERFACE "LINKER:-rpath,${folder}")
 endforeach()
 target_link_libraries(swiattn_cuda INTERFACE
-  "${SWIATTN_CUDART}" "${SWIATTN_CUBLAS}" "${SWIATTN_NCCL}")
+  "${SWIATTN_CUDART}" "${SWIATTN_CUBLASLT}" "${SWIATTN_NCCL}")
 # Nothing of ours names a symbol of libtorch_cuda by itself, yet it registers the CUDA operators.
 target_link_libraries(swiattn_torch INTERFACE
   swiattn_cuda "-Wl,--push-state,--no-as-needed" torch_cuda c10_cuda "-Wl,--pop-state")

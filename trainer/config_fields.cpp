@@ -175,8 +175,8 @@ std::vector<Field> fields_of(AttentionSection& attention) {
       field("far_sampling", attention.far_sampling, map_of(far_sampling_fields), kRefused,
             "With `mode: switch` and `enabled`, training visits the far keys of the tokens that "
             "chose them and of a sample of the others, each drawn with probability `scale * p * "
-            "(1 - p)`, at least `minimum`, p the gate's: faster, with an unbiased router gradient "
-            "([method](method.md#sampled-far-rows))."),
+            "(1 - p)`, at least `minimum`, p the gate's: an unbiased router gradient, and faster "
+            "on a GPU in bfloat16 with heads of 64 or 128 ([method](method.md#sampled-far-rows))."),
   };
 }
 

@@ -1,6 +1,7 @@
 #include "trainer/model_setup.h"
 
 #include <c10/core/ScalarType.h>
+#include <fmt/format.h>
 
 #include "base/file_system.h"
 #include "base/text.h"
@@ -121,6 +122,33 @@ bool replays_training(const RunConfig& config, const ModelConfig& model, c10::De
          config.regularizer.kind != RegularizerSection::Kind::kTargetRatio &&
          is_bound_by_launches(config.train.micro_batch * config.data.sequence_length,
                               model.hidden_size);
+}
+
+std::optional<std::string> far_sampling_warning(const RunConfig& config, const ModelConfig& model,
+                                                c10::Device device) {
+  if (!config.attention.far_sampling.enabled) return std::nullopt;
+  using Backend = AttentionSection::Backend;
+  const Backend backend = config.attention.backend;
+  std::string where, instead;
+  if (model.head_dim != 64 && model.head_dim != 128) {
+    where = fmt::format("with heads of {} (there are kernels for 64 and 128)", model.head_dim);
+  } else if (device.is_cpu()) {
+    where = "on a CPU";
+    instead = "train on a GPU in bfloat16, or ";
+  } else if (compute_type(config) != at::kBFloat16) {
+    where = "in float32";
+    instead = "set model.compute to bfloat16, or ";
+  } else if (backend != Backend::kAuto && backend != Backend::kFused) {
+    where = "with this attention.backend";
+    instead = "set it to auto, or ";
+  } else {
+    return std::nullopt;
+  }
+  return fmt::format(
+      "attention.far_sampling saves no time {}: the far keys of every token are read as without "
+      "it, and what it adds is the noise of a sample; {}set attention.far_sampling.enabled to "
+      "false.",
+      where, instead);
 }
 
 HybridAttention hybrid_attention(const RunConfig& config) {

@@ -1,6 +1,7 @@
 // From the configuration of a run to the model it trains.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,12 @@ HybridAttention hybrid_attention(const RunConfig& config);
 // Not where gamma moves from step to step, which a recording would not see, and not where memory is
 // short enough to compute things twice.
 bool replays_training(const RunConfig& config, const ModelConfig& model, c10::Device device);
+
+// What a user is to know of attention.far_sampling where it saves no time, since none of our
+// attention kernels, which alone compute sampled rows, serves this run: a sentence. Nothing where
+// they do, or where nothing is sampled.
+std::optional<std::string> far_sampling_warning(const RunConfig& config, const ModelConfig& model,
+                                                c10::Device device);
 
 // Whether the layers have trained routers.
 bool has_router(const RunConfig& config);

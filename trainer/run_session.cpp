@@ -356,6 +356,8 @@ RunOutcome run_trainer(Trainer& trainer, RunObserver& observer, const Surroundin
 
 End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
   const int rank = s.communicator.rank(), ranks = s.communicator.size();
+  const auto warning = far_sampling_warning(s.config, start.model, trained.parameters.device());
+  if (s.root && warning) s.log.warning("{}", *warning);
   const ModelTokens tokens{start.model.vocab_size, start.tokenizer_hash};
   std::optional<BatchStream> stream;
   std::vector<NamedStream> validation;
@@ -377,8 +379,11 @@ End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
   }
   std::optional<CapturedTraining> captured;
   if (replays_training(s.config, start.model, trained.parameters.device())) {
-    captured.emplace(trained.model, trained.parameters,
-                     [&](const std::string& sentence) { observer->warn(sentence); });
+    captured.emplace(trained.model, trained.parameters, [&](const std::string& sentence) {
+      // Of this rank alone. The observers of other ranks are silent, their consoles name them.
+      if (s.root) return observer->warn(sentence);
+      s.log.warning("{}", sentence);
+    });
   }
   const bool works_by_itself = trained.parameters.device().is_cuda();
   Trainer trainer(

@@ -4,11 +4,13 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <climits>
 
 #include "attention/branch_shares.cuh"
+#include "attention/key_walk.cuh"
 #include "attention/listed_kernels.h"
-#include "attention/listed_row_walk.cuh"
 #include "attention/running_attention.cuh"
+#include "attention/softmax_rows.cuh"
 #include "attention/tensor_map.h"
 #include "attention/warpgroup_tile.cuh"
 #include "base/cuda_check.h"
@@ -66,7 +68,7 @@ struct Shared {
   BoxRow out[kWalkComputing][kBoxes][64];
   BoxRow difference[kWalkComputing][kBoxes][64];
   KeyStages<kHeadDim> keys;
-  BranchWalk walk[2];  // of items by turns
+  BranchWalk walk;  // of the item that is begun
 };
 
 template <int kHeadDim>
@@ -177,11 +179,10 @@ class Worker {
         const uint32_t near_pair = near_pairs[2 * (j + i / 2) + half];
         const float2 near = unpack_pair(near_pair);
         const int e = 4 * (j + i / 2) + 2 * half;
-        const float x = sums_.out[e] * shares[half].of_sum - near.x * shares[half].far;
-        const float y = sums_.out[e + 1] * shares[half].of_sum - near.y * shares[half].far;
-        squares[half] += x * x + y * y;
-        far[i] = pack(x, y);
-        chosen[i] = routed[half] ? pack(near.x + x, near.y + y) : near_pair;
+        const float2 d = shares[half].difference(sums_.out[e], sums_.out[e + 1], near);
+        squares[half] += d.x * d.x + d.y * d.y;
+        far[i] = pack(d.x, d.y);
+        chosen[i] = routed[half] ? pack(near.x + d.x, near.y + d.y) : near_pair;
       }
       const uint32_t at = block_offset(j);
       hopper::store_matrices(out + at, chosen[0], chosen[1], chosen[2], chosen[3]);
@@ -248,7 +249,7 @@ __device__ void copy_operands(Shared<kHeadDim>& shared, const Maps& maps,
   int step = 0;
   for (uint32_t parity = 0;; parity ^= 1) {
     const int item = atomicAdd(a.next_item, 1);
-    BranchWalk& walk = shared.walk[parity];
+    BranchWalk& walk = shared.walk;
     shared.keys.wait_for_room(parity);
     walk.rows = 0;
     if (item < items) walk.start(a, item, step);
@@ -267,7 +268,7 @@ __device__ void compute(Shared<kHeadDim>& shared, const Maps& maps,
                         const AttendBranchesArguments& a) {
   for (uint32_t parity = 0;; parity ^= 1) {
     shared.keys.wait_for_rows(parity);
-    const BranchWalk walk = shared.walk[parity];
+    const BranchWalk walk = shared.walk;  // overwritten once the rows are released
     if (walk.rows == 0) break;
     Worker<kHeadDim>(shared, maps, a, walk).run();
   }

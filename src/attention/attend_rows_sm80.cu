@@ -19,6 +19,7 @@
 
 #include "attention/branch_shares.cuh"
 #include "attention/listed_tile.cuh"
+#include "attention/softmax_rows.cuh"
 #include "attention/tile_stream.cuh"
 #include "base/cuda_check.h"
 
@@ -31,7 +32,6 @@ constexpr int kRows = 128;
 constexpr int kThreads = 128;
 constexpr int kRowsPerWarp = 32;
 constexpr int kM = kRowsPerWarp / 16;  // fragments of a warp's rows
-constexpr float kLn2 = 0.6931471805599453F;
 
 template <int kHeadDim>
 struct Shared {
@@ -48,16 +48,6 @@ struct RowState {
   float largest = -INFINITY;  // logit so far
   float sum = 0.0F;           // of this thread's weights
 };
-
-__device__ float quad_max(float value) {
-  value = fmaxf(value, __shfl_xor_sync(0xffffffffU, value, 1));
-  return fmaxf(value, __shfl_xor_sync(0xffffffffU, value, 2));
-}
-
-__device__ float quad_sum(float value) {
-  value += __shfl_xor_sync(0xffffffffU, value, 1);
-  return value + __shfl_xor_sync(0xffffffffU, value, 2);
-}
 
 // What one warp computes.
 template <int kHeadDim, bool kDifference>
@@ -125,7 +115,7 @@ class Worker {
   using Scores = float[kM][kKeys / 8][4];
 
   __device__ void write_row(int m, int h) const {
-    const float sum = quad_sum(state_[m][h].sum);
+    const float sum = row_sum(state_[m][h].sum);
     const int64_t token = token_of(m, h);
     if (token < 0) return;
     if (threadIdx.x % 4 == 0) {
@@ -136,14 +126,14 @@ class Worker {
 
   __device__ void write_difference(int m, int h) const {
     const RowState& state = state_[m][h];
-    const float far_sum = quad_sum(state.sum);
+    const float far_sum = row_sum(state.sum);
     const int64_t token = token_of(m, h);
     const bool listed = token >= 0;
     const bool routed = listed && a_.route[token];
     const float near_max = listed ? *logsumexp(token) * kLog2E : 0.0F;
     const BranchShares shares(near_max, state.largest, far_sum);
     const float squares =
-        quad_sum(listed ? put_difference(token, out_[m], h, shares, routed) : 0.0F);
+        row_sum(listed ? put_difference(token, out_[m], h, shares, routed) : 0.0F);
     if (!listed || threadIdx.x % 4 != 0) return;
     a_.squares[statistic(token)] = squares;
     if (routed) *logsumexp(token) = kLn2 * shares.logsumexp;
@@ -158,20 +148,7 @@ class Worker {
     };
     __nv_bfloat162* const result = part_of(a_.out);
     __nv_bfloat162* const difference = part_of(a_.difference);
-    __nv_bfloat162 before[kHeadDim / 8];  // all at once: the stores may alias the loads
-#pragma unroll
-    for (int n = 0; n < kHeadDim / 8; ++n) before[n] = result[4 * n];
-    float squares = 0.0F;
-#pragma unroll
-    for (int n = 0; n < kHeadDim / 8; ++n) {
-      const float2 near = __bfloat1622float2(before[n]);
-      const float x = far[n][2 * h] * shares.of_sum - near.x * shares.far;
-      const float y = far[n][2 * h + 1] * shares.of_sum - near.y * shares.far;
-      squares += x * x + y * y;
-      difference[4 * n] = __floats2bfloat162_rn(x, y);
-      if (routed) result[4 * n] = __floats2bfloat162_rn(near.x + x, near.y + y);
-    }
-    return squares;
+    return shares.put_difference<kHeadDim>(&far[0][2 * h], difference, result, routed);
   }
 
   // -1: none.
@@ -203,7 +180,7 @@ class Worker {
         for (int n = 0; n < kKeys / 8; ++n) {
           largest = fmaxf(largest, fmaxf(scores[m][n][2 * h], scores[m][n][2 * h + 1]));
         }
-        raised[m][h] = fmaxf(state_[m][h].largest, quad_max(largest) * scale_);
+        raised[m][h] = fmaxf(state_[m][h].largest, row_max(largest) * scale_);
         higher |= raised[m][h] > state_[m][h].largest;
       }
     }

@@ -9,6 +9,7 @@
 #include "attention/listed_kernels.h"
 #include "attention/listed_row_walk.cuh"
 #include "attention/running_attention.cuh"
+#include "attention/softmax_rows.cuh"
 #include "attention/tensor_map.h"
 #include "attention/warpgroup_tile.cuh"
 #include "base/cuda_check.h"
@@ -108,20 +109,7 @@ class Worker {
   __device__ float put_difference(int half, const BranchShares& shares, bool routed) {
     __nv_bfloat162* const result = out(half);
     __nv_bfloat162* const difference = part_of(a_.difference, half);
-    __nv_bfloat162 before[kHeadDim / 8];  // all at once: the stores may alias the loads
-#pragma unroll
-    for (int j = 0; j < kHeadDim / 8; ++j) before[j] = result[4 * j];
-    float squares = 0.0F;
-#pragma unroll
-    for (int j = 0; j < kHeadDim / 8; ++j) {
-      const float2 near = __bfloat1622float2(before[j]);
-      const float x = sums_.out[4 * j + 2 * half] * shares.of_sum - near.x * shares.far;
-      const float y = sums_.out[4 * j + 2 * half + 1] * shares.of_sum - near.y * shares.far;
-      squares += x * x + y * y;
-      difference[4 * j] = __floats2bfloat162_rn(x, y);
-      if (routed) result[4 * j] = __floats2bfloat162_rn(near.x + x, near.y + y);
-    }
-    return squares;
+    return shares.put_difference<kHeadDim>(&sums_.out[2 * half], difference, result, routed);
   }
 
   Shared<kHeadDim>& shared_;

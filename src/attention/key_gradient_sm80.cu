@@ -21,6 +21,7 @@
 #include <stdexcept>
 
 #include "attention/listed_tile.cuh"
+#include "attention/softmax_rows.cuh"
 #include "attention/warp_products.cuh"
 #include "base/cuda_check.h"
 

@@ -16,6 +16,7 @@
 #include <cuda_runtime.h>
 
 #include "attention/listed_kernels.h"
+#include "attention/softmax_rows.cuh"
 #include "attention/tensor_map.h"
 #include "attention/warpgroup_tile.cuh"
 #include "base/cuda_check.h"
@@ -202,8 +203,7 @@ class Worker {
     multiply_rows<kHeadDim, kRows>(grad_key_, grad_left, query);
     hopper::commit_products();
     hopper::wait_products<0>();
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) hopper::arrive(&shared_.empty[s]);
+    hopper::arrive(&shared_.empty[s]);  // each for what it has read itself
   }
 
   __device__ bool all_visible(const RowTile& rows) const {
@@ -279,7 +279,7 @@ __device__ void start(Shared<kHeadDim>& shared, const KeyGradientArguments& a, i
     hopper::init_barrier(&shared.keys_full, 1);
     for (uint64_t& barrier : shared.full) hopper::init_barrier(&barrier, 1);
     for (uint64_t& barrier : shared.empty) {
-      hopper::init_barrier(&barrier, kComputing * kWarpgroup / 32);
+      hopper::init_barrier(&barrier, kComputing * kWarpgroup);
     }
     hopper::fence_barrier_init();
   }

@@ -8,8 +8,6 @@
 
 namespace swiattn::gpu {
 
-constexpr float kLog2E = 1.4426950408889634F;
-
 // Consecutive rows of the list in one query head. Kept in shared memory, registers being scarce.
 struct ListTile {
   int head;

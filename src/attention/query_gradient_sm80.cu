@@ -16,6 +16,7 @@
 #include <stdexcept>
 
 #include "attention/listed_tile.cuh"
+#include "attention/softmax_rows.cuh"
 #include "attention/tile_stream.cuh"
 #include "base/cuda_check.h"
 

@@ -10,6 +10,7 @@
 
 #include "attention/listed_kernels.h"
 #include "attention/listed_row_walk.cuh"
+#include "attention/softmax_rows.cuh"
 #include "attention/tensor_map.h"
 #include "attention/warpgroup_tile.cuh"
 #include "base/cuda_check.h"

@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include "attention/listed_kernels.h"
+#include "attention/softmax_rows.cuh"
 #include "base/cuda_check.h"
 #include "parallel/gpu_vector.cuh"
 
@@ -12,7 +13,6 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kTokens = kThreads / 32;  // of a block; kListTile is a multiple
 constexpr int kBatch = 4;               // vectors of each operand that a thread asks for at once
-constexpr float kLog2E = 1.4426950408889634F;
 
 // Writes <grad_out, out> of this warp's token to delta[head]; returns this lane's part of
 // <grad_out, difference>. A head is `lanes` lanes wide.

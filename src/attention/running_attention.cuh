@@ -4,21 +4,10 @@
 // of the step before are summed.
 #pragma once
 
-#include "attention/listed_row_walk.cuh"
+#include "attention/key_walk.cuh"
+#include "attention/softmax_rows.cuh"
 
 namespace swiattn::gpu {
-
-constexpr float kLn2 = 0.6931471805599453F;
-
-// Over the four threads that share a row.
-__device__ inline float row_max(float x) {
-  x = fmaxf(x, __shfl_xor_sync(0xffffffffU, x, 1));
-  return fmaxf(x, __shfl_xor_sync(0xffffffffU, x, 2));
-}
-__device__ inline float row_sum(float x) {
-  x += __shfl_xor_sync(0xffffffffU, x, 1);
-  return x + __shfl_xor_sync(0xffffffffU, x, 2);
-}
 
 template <int kHeadDim>
 struct RunningAttention {

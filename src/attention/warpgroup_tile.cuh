@@ -13,7 +13,6 @@ constexpr int kWarpgroup = 128;       // threads
 constexpr int kBoxColumns = 64;       // of one box
 constexpr int kBoxRow = 128;          // bytes
 constexpr int kSum16 = 16 * kBoxRow;  // bytes of 16 rows, what one product sums over
-constexpr float kLog2E = 1.4426950408889634F;
 
 using BoxRow = __nv_bfloat16[kBoxColumns];
 

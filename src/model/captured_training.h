@@ -43,8 +43,15 @@ MicroBatchKind micro_batch_kind(const MicroBatch& batch, bool follows_positions,
 
 // The first micro-batch of a kind is launched as ever, and with it libraries make what they keep;
 // at the second it is recorded. Documents of other lengths are another kind, unless
-// CausalLm::follows_positions(); kinds that do not repeat, and those beyond the first few, are
+// CausalLm::follows_positions(); kinds that do not repeat, and those beyond the first eight, are
 // always launched.
+//
+// A recording stays to the end. With launches that depend on documents there are as many kinds as
+// ways to cut a micro-batch; those that come often come twice within a few steps and are recorded
+// first. A kind that comes rarely would not be worth the place of another: recording it costs the
+// host more than launching it, and it would have to go again before its replays have paid for that.
+// Nor would its going give back memory, which is that of activations and shared by all recordings:
+// of its own each has the operands and the result, some hundred bytes a token.
 //
 // Recordings keep the memory of a micro-batch's activations for themselves, which launched ones and
 // evaluations then do not have: there are none where the device does not have it twice.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "ops/gemm.h"
 #include "ops/gpu_kernels.h"
 
 namespace swiattn {
@@ -258,7 +259,7 @@ at::Tensor linear_cross_entropy_forward(const at::Tensor& hidden, const at::Tens
   for (int64_t begin = 0; begin < hidden.size(0); begin += rows) {
     const int64_t count = std::min(rows, hidden.size(0) - begin);
     const at::Tensor logits = buffer.narrow(0, 0, count);
-    float32_logits(hidden.narrow(0, begin, count), weight, logits);
+    gemm(hidden.narrow(0, begin, count), weight.t(), logits, GradientSum::kWrite);
     gpu::cross_entropy(logits.const_data_ptr<float>(), targets.const_data_ptr<int64_t>() + begin,
                        nll.mutable_data_ptr<float>() + begin, nullptr, count, weight.size(0),
                        stream());
@@ -285,12 +286,12 @@ LinearCrossEntropyOutput linear_cross_entropy_train(const at::Tensor& hidden,
     const at::Tensor hidden_chunk = hidden.narrow(0, begin, count);
     const at::Tensor logits = logits_buffer.narrow(0, 0, count);
     const at::Tensor grad = grad_buffer.narrow(0, 0, count);
-    float32_logits(hidden_chunk, weight, logits);
+    gemm(hidden_chunk, weight.t(), logits, GradientSum::kWrite);
     gpu::cross_entropy(logits.const_data_ptr<float>(), targets.const_data_ptr<int64_t>() + begin,
                        out.nll.mutable_data_ptr<float>() + begin, grad.mutable_data_ptr(), count,
                        weight.size(0), stream());
     at::Tensor grad_hidden = out.grad_hidden.narrow(0, begin, count);
-    at::mm_out(grad_hidden, grad, weight);
+    gemm(grad, weight, grad_hidden, GradientSum::kWrite);
     fused::linear_weight_gradient(grad, hidden_chunk, of_chunk);
     of_chunk.sum = GradientSum::kAdd;
   }
@@ -306,9 +307,9 @@ const Operations& fused_operations() {
       .embedding_backward = reference::embedding_backward,
       .rms_norm_forward = fused::rms_norm_forward,
       .rms_norm_backward = fused::rms_norm_backward,
-      .linear_forward = reference::linear_forward,
+      .linear_forward = fused::linear_forward,
       .linear_backward = fused::linear_backward,
-      .linear_input_gradient = reference::linear_input_gradient,
+      .linear_input_gradient = fused::linear_input_gradient,
       .linear_weight_gradient = fused::linear_weight_gradient,
       .apply_rotary = fused::apply_rotary,
       .swiglu_forward = fused::swiglu_forward,

@@ -13,7 +13,9 @@ namespace fused {
 
 RmsNormForward rms_norm_forward;
 RmsNormBackward rms_norm_backward;
+LinearForward linear_forward;
 LinearBackward linear_backward;
+LinearInputGradient linear_input_gradient;
 LinearWeightGradient linear_weight_gradient;
 ApplyRotary apply_rotary;
 SwigluForward swiglu_forward;
@@ -26,9 +28,6 @@ CountRouting count_routing;
 RouterGradient router_gradient;
 LinearCrossEntropyForward linear_cross_entropy_forward;
 LinearCrossEntropyTrain linear_cross_entropy_train;
-
-// logits [n, V] float32 = hidden [n, d] weight [V, d]^T, both bfloat16.
-void float32_logits(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& logits);
 
 }  // namespace fused
 }  // namespace swiattn

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <random>
@@ -37,6 +38,19 @@ inline HostTokens cut_tokens(int64_t sequences, int64_t length, int64_t longest,
 }
 
 using MicroBatches = std::vector<HostTokens>;  // of a step
+
+// Steps of two sequences a micro-batch, no two of them alike.
+inline std::vector<MicroBatches> cut_steps(int64_t steps, int64_t micro_batches, int64_t length,
+                                           int64_t longest) {
+  std::vector<MicroBatches> all(static_cast<size_t>(steps));
+  uint64_t seed = 1;
+  for (MicroBatches& step : all) {
+    for (int64_t i = 0; i < micro_batches; ++i) {
+      step.push_back(cut_tokens(2, length, longest, seed += 10));
+    }
+  }
+  return all;
+}
 
 struct TrainedSteps {
   std::vector<at::Tensor> results;  // in order: losses, statistics, evaluations, gradients, weights
@@ -80,6 +94,25 @@ inline void expect_same_bits(const TrainedSteps& found, const TrainedSteps& expe
     EXPECT_TRUE(at::equal(found.results[i], expected.results[i])) << "result " << i;
     EXPECT_TRUE(expected.results[i].isfinite().all().item<bool>()) << "result " << i;
   }
+}
+
+// Relative to the L2 norm of each result.
+inline void expect_close(const TrainedSteps& found, const TrainedSteps& expected,
+                         double tolerance) {
+  ASSERT_EQ(found.results.size(), expected.results.size());
+  for (size_t i = 0; i < expected.results.size(); ++i) {
+    const at::Tensor exact = expected.results[i].to(at::kDouble);
+    const double error = (found.results[i].to(at::kDouble) - exact).norm().item<double>();
+    EXPECT_LE(error, tolerance * exact.norm().item<double>()) << "result " << i;
+  }
+}
+
+// No recording was made, which was told once.
+inline void expect_given_up(const TrainedSteps& found, const std::string& why) {
+  EXPECT_EQ(found.replays, 0);
+  ASSERT_EQ(found.warnings.size(), 1U);
+  EXPECT_THAT(found.warnings[0], testing::HasSubstr("CUDA graphs are not used"));
+  EXPECT_THAT(found.warnings[0], testing::HasSubstr(why));
 }
 
 }  // namespace swiattn

@@ -3,13 +3,13 @@
 #include "model/captured_training.h"
 
 #include <ATen/ATen.h>
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <stdexcept>
 #include <utility>
 
 #include "captured_steps.h"
+#include "handing_backend.h"
 #include "loss/regularizer.h"
 #include "small_models.h"
 
@@ -17,7 +17,6 @@ namespace swiattn {
 namespace {
 
 using A = LayerAttention;
-using ::testing::HasSubstr;
 
 constexpr int64_t kWindow = 5;
 constexpr int64_t kLength = 24;
@@ -77,17 +76,6 @@ struct Model {
   CausalLm model;
 };
 
-std::vector<MicroBatches> steps_of(int64_t steps, int64_t micro_batches, int64_t longest) {
-  std::vector<MicroBatches> all(static_cast<size_t>(steps));
-  uint64_t seed = 1;
-  for (MicroBatches& step : all) {
-    for (int64_t i = 0; i < micro_batches; ++i) {
-      step.push_back(cut_tokens(2, kLength, longest, seed += 10));
-    }
-  }
-  return all;
-}
-
 struct Case {
   std::string name;
   std::vector<A> attention = std::vector<A>(3, A::kSwitch);
@@ -125,7 +113,7 @@ class CapturedTrainingTest : public testing::TestWithParam<Case> {};
 
 TEST_P(CapturedTrainingTest, TrainsAsWithoutRecordings) {
   const Case& c = GetParam();
-  const std::vector<MicroBatches> steps = steps_of(kSteps, c.micro_batches, c.longest);
+  const std::vector<MicroBatches> steps = cut_steps(kSteps, c.micro_batches, kLength, c.longest);
   const auto train = [&](bool captured) {
     Model model(c.attention, make_attention_backend(c.backend, at::kCPU, at::kFloat), c.gate);
     return train_steps(model.model, model.parameters, steps, captured, /*evaluates=*/true);
@@ -155,39 +143,30 @@ TEST(CapturedTrainingKindsTest, LaunchesKindsBeyondTheFirstFewAndRecordsThoseTha
 }
 
 // Fails when it is asked for the second time.
-class FailingBackend final : public AttentionBackend {
+class FailingBackend final : public HandingBackend {
  public:
-  const char* name() const override { return "failing"; }
+  explicit FailingBackend(bool fails) : HandingBackend(make_reference_backend()), fails_(fails) {}
+
   Attended forward(Band band, const at::Tensor& qkv, const DocumentLayout& layout,
                    const AttentionShape& shape) const override {
     if (fails_ && ++calls_ == 4) throw std::runtime_error("no second step");
-    return backend_->forward(band, qkv, layout, shape);
+    return HandingBackend::forward(band, qkv, layout, shape);
   }
-  void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv, const Attended& final,
-                const at::Tensor& rows, const DocumentLayout& layout, const AttentionShape& shape,
-                const at::Tensor& grad_qkv, GradientMode mode) const override {
-    backend_->backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, mode);
-  }
-  explicit FailingBackend(bool fails) : fails_(fails) {}
 
  private:
   bool fails_;
   mutable int calls_ = 0;
-  std::unique_ptr<AttentionBackend> backend_ = make_reference_backend();
 };
 
 TEST(CapturedTrainingFailureTest, IsToldOnceAndChangesNothing) {
-  const std::vector<MicroBatches> steps = steps_of(4, 1, 0);
+  const std::vector<MicroBatches> steps = cut_steps(4, 1, kLength, 0);
   const auto train = [&](bool captured) {
     Model model(std::vector<A>(3, A::kFull), std::make_unique<FailingBackend>(captured));
     return train_steps(model.model, model.parameters, steps, captured);
   };
   const TrainedSteps found = train(true);
   expect_same_bits(found, train(false));
-  EXPECT_EQ(found.replays, 0);
-  ASSERT_EQ(found.warnings.size(), 1U);
-  EXPECT_THAT(found.warnings[0], HasSubstr("CUDA graphs are not used"));
-  EXPECT_THAT(found.warnings[0], HasSubstr("no second step"));
+  expect_given_up(found, "no second step");
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 // Recomputation on a GPU with the fused kernels: the same bits in every mode where the run is
 // deterministic, and the memory that docs/architecture.md counts.
 #include <ATen/ATen.h>
-#include <ATen/Context.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
@@ -10,6 +9,7 @@
 
 #include <array>
 
+#include "deterministic_gpu.h"
 #include "expected_micro_batch.h"
 #include "gpu_model.h"
 #include "layer_memory.h"
@@ -78,12 +78,7 @@ HostTokens tokens_of(int64_t sequences, int64_t length, uint64_t seed, bool docu
 
 class GpuRecomputeTest : public testing::TestWithParam<Case> {
  protected:
-  GpuRecomputeTest() {
-    at::globalContext().setDeterministicAlgorithms(true, false);
-    at::globalContext().setDeterministicFillUninitializedMemory(false);
-  }
-  ~GpuRecomputeTest() override { at::globalContext().setDeterministicAlgorithms(false, false); }
-
+  const DeterministicGpu deterministic_;
   const c10::InferenceMode no_autograd_;
 };
 

@@ -42,13 +42,15 @@ class FarSamplingRunTest : public testing::Test {
     return fmt::format("{}/{}/checkpoints/step-{:08}", root(), name, step);
   }
 
-  void train(const std::string& name, const std::string& flags, int ranks = 1) const {
+  // Returns what was printed.
+  std::string train(const std::string& name, const std::string& flags, int ranks = 1) const {
     const std::string launcher =
         ranks == 1 ? "" : fmt::format("mpirun --allow-run-as-root --oversubscribe -np {} ", ranks);
     const ProgramResult result = run_command(
         fmt::format("{}{}/swiattn-train --device cpu --config {}/run.yaml --run.folder={}/{} {}",
                     launcher, SWIATTN_PROGRAMS, root(), root(), name, flags));
-    ASSERT_EQ(result.code, 0) << result.output;
+    EXPECT_EQ(result.code, 0) << result.output;
+    return result.output;
   }
 
   std::vector<double> values(const std::string& name, const std::string& key) const {
@@ -99,6 +101,24 @@ TEST_F(FarSamplingRunTest, RanksAndMicroBatchesDrawAlike) {
     }
   }
   EXPECT_NE(values("seed", "disagreement_mean"), values("one", "disagreement_mean"));
+}
+
+TEST_F(FarSamplingRunTest, SaysOnceThatItSavesNoTimeOnACpu) {
+  const auto times_told = [](const std::string& text) {
+    size_t times = 0, at = 0;
+    while ((at = text.find("attention.far_sampling saves no time", at)) != std::string::npos) {
+      ++times;
+      ++at;
+    }
+    return times;
+  };
+  for (const int ranks : {1, 2}) {
+    const std::string name = fmt::format("run-{}", ranks);
+    EXPECT_EQ(times_told(train(name, "", ranks)), 1U);
+    EXPECT_EQ(times_told(read_file(root() + "/" + name + "/run.log", ExitCode::kData)), 1U);
+    EXPECT_EQ(times_told(train(name, "", ranks)), 0U) << "the run is finished";
+  }
+  EXPECT_EQ(times_told(train("all", "'--attention.far_sampling={enabled: false}'")), 0U);
 }
 
 TEST_F(FarSamplingRunTest, TheFirstLossIsExactAndTheOthersFollow) {

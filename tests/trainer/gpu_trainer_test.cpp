@@ -1,6 +1,5 @@
 // The training loop on a GPU that does not wait for the host: the same numbers as when it does,
 // whatever ends the run, and memory that is all there after the second step.
-#include <ATen/Context.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -10,18 +9,17 @@
 #include <numeric>
 #include <tuple>
 
+#include "../model/deterministic_gpu.h"
 #include "../model/small_models.h"
 #include "small_run.h"
-#include "trainer_run.h"
+#include "trainer_fixture.h"
 
 namespace swiattn {
 namespace {
 
 using ::testing::HasSubstr;
 
-constexpr int64_t kSteps = 12;
 constexpr int64_t kLength = 1024;
-constexpr int64_t kBatch = 4;
 const c10::Device kGpu(c10::kCUDA, 0);
 
 ModelConfig model_of(int64_t hidden_size) {
@@ -47,48 +45,16 @@ std::vector<int32_t> equal_documents(int64_t count, int64_t length, int64_t voca
   return tokens;
 }
 
-std::string text(int64_t steps) {
-  return fmt::format(
-      "attention: {{window: 128}}\n"
-      "regularizer: {{gamma: 0.02}}\n"
-      "train: {{steps: {}, global_batch: {}, micro_batch: 2}}\n"
-      "optimizer: {{learning_rate: 1.0e-3}}\n"
-      "schedule: {{warmup: 2}}\n"
-      "validation: {{every: 5, batches: 1}}\n"
-      "checkpoint: {{every: 7, keep_last: 2}}\n",
-      steps, kBatch);
-}
+TrainerText text(int64_t steps) { return {.window = 128, .steps = steps, .micro_batch = 2}; }
 
-class GpuTrainerTest : public testing::TestWithParam<bool> {
+class GpuTrainerTest : public TrainerFixture, public testing::WithParamInterface<bool> {
  protected:
   GpuTrainerTest()
-      : run_(model_of(128), text(kSteps), kLength,
-             random_documents(60'000, model_of(128).vocab_size, 6)) {
-    at::globalContext().setDeterministicAlgorithms(true, false);
-    at::globalContext().setDeterministicFillUninitializedMemory(false);
-  }
-  ~GpuTrainerTest() override { at::globalContext().setDeterministicAlgorithms(false, false); }
+      : TrainerFixture(model_of(128), text(kSteps), kLength,
+                       random_documents(60'000, model_of(128).vocab_size, 6), kGpu,
+                       {fmt::format("--attention.mask_documents={}", GetParam())}) {}
 
-  Transcript train(const std::string& name, size_t lag, std::vector<std::string> overrides = {},
-                   std::optional<OtherRank> other = {}) const {
-    overrides.push_back(fmt::format("--attention.mask_documents={}", GetParam()));
-    return run_.train(
-        name,
-        {.lag = lag, .device = kGpu, .overrides = std::move(overrides), .other = std::move(other)});
-  }
-
-  Transcript same(std::vector<std::string> overrides = {}, std::optional<OtherRank> other = {}) {
-    const Transcript at_once = train("at_once", 0, overrides, other);
-    Transcript later = train("later", 1, overrides, other);
-    EXPECT_EQ(later.lines, at_once.lines);
-    EXPECT_EQ(later.outcome, at_once.outcome);
-    EXPECT_EQ(later.error, at_once.error);
-    EXPECT_EQ(later.progress, at_once.progress);
-    EXPECT_EQ(run_.checkpoint("later"), run_.checkpoint("at_once"));
-    return later;
-  }
-
-  TrainerRun run_;
+  const DeterministicGpu deterministic_;
 };
 
 TEST_P(GpuTrainerTest, TellsTheSameAsWhenItWaits) {
@@ -140,14 +106,6 @@ TEST_P(GpuTrainerTest, StopsAndGoesOnToTheSameEnd) {
 
 // With validations and saves in between. Documents of all lengths need not repeat launches.
 TEST_P(GpuTrainerTest, TellsTheSameWhenMicroBatchesAreReplayed) {
-  const auto replayed = [&](const std::string& name, const std::vector<std::string>& overrides,
-                            std::optional<OtherRank> other = {}) {
-    std::vector<std::string> all = overrides;
-    all.push_back(fmt::format("--attention.mask_documents={}", GetParam()));
-    return run_.train(
-        name,
-        {.lag = 1, .device = kGpu, .overrides = all, .other = std::move(other), .captured = true});
-  };
   const std::vector<std::vector<std::string>> modes = {
       {},
       {"--train.micro_batch=4"},
@@ -160,7 +118,7 @@ TEST_P(GpuTrainerTest, TellsTheSameWhenMicroBatchesAreReplayed) {
     const std::string name = fmt::format("replayed{}", i), expected = fmt::format("launched{}", i);
     const Transcript launched = train(expected, 1, modes[i]);
     ASSERT_EQ(launched.outcome, RunOutcome::kFinished) << launched.error;
-    const Transcript told = replayed(name, modes[i]);
+    const Transcript told = replay(name, 1, modes[i]);
     EXPECT_EQ(told.lines, launched.lines) << i;
     EXPECT_EQ(run_.checkpoint(name), run_.checkpoint(expected)) << i;
     const int64_t micro_batches = i == 1 ? 1 : i == 2 ? 4 : 2;
@@ -170,9 +128,9 @@ TEST_P(GpuTrainerTest, TellsTheSameWhenMicroBatchesAreReplayed) {
     }
   }
   // A run that is stopped and goes on launches its first micro-batches once more.
-  Transcript told = replayed("stopped", {}, OtherRank{{}, 3});
+  Transcript told = replay("stopped", 1, {}, OtherRank{{}, 3});
   EXPECT_EQ(told.outcome, RunOutcome::kStopped);
-  const Transcript rest = replayed("stopped", {});
+  const Transcript rest = replay("stopped", 1);
   told.lines.insert(told.lines.end(), rest.lines.begin(), rest.lines.end());
   EXPECT_EQ(told.lines, train("launched", 1).lines);
   EXPECT_EQ(run_.checkpoint("stopped"), run_.checkpoint("launched"));
@@ -184,7 +142,8 @@ TEST(GpuTrainerTimeTest, StepsShareTheTimeOfTheRun) {
   constexpr int64_t kLong = 40;
   using Clock = std::chrono::steady_clock;
   const ModelConfig model = model_of(512);
-  const TrainerRun run(model, text(kLong), kLength, random_documents(200'000, model.vocab_size, 6));
+  const TrainerRun run(model, text(kLong).yaml(), kLength,
+                       random_documents(200'000, model.vocab_size, 6));
   std::vector<Clock::time_point> begun;
   const Transcript told =
       run.train("run", {.lag = 1,
@@ -206,7 +165,8 @@ class GpuMemoryTest : public testing::TestWithParam<std::tuple<bool, bool>> {};
 TEST_P(GpuMemoryTest, IsAllThereAfterTheSecondStep) {
   const auto [masks, captured] = GetParam();
   const ModelConfig model = model_of(512);
-  const TrainerRun run(model, text(20), kLength, equal_documents(200'000, 200, model.vocab_size));
+  const TrainerRun run(model, text(20).yaml(), kLength,
+                       equal_documents(200'000, 200, model.vocab_size));
   using Held = std::pair<int64_t, int64_t>;  // calls of cudaMalloc, bytes
   std::vector<Held> held;                    // when step i + 1 begins
   const auto look = [&](int64_t) {

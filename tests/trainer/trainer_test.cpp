@@ -18,7 +18,7 @@
 #include "trainer/dry_run.h"
 #include "trainer/memory_use.h"
 #include "trainer/model_setup.h"
-#include "trainer_run.h"
+#include "trainer_fixture.h"
 
 namespace swiattn {
 namespace {
@@ -27,48 +27,15 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-constexpr int64_t kSteps = 12;
 constexpr int64_t kLength = 32;
-constexpr int64_t kBatch = 4;
 
-class TrainerTest : public testing::Test {
+class TrainerTest : public TrainerFixture {
  protected:
-  TrainerTest() : run_(model(), text(), kLength, tokens()) {}
+  TrainerTest()
+      : TrainerFixture(model(), {.compute = "float32", .window = 8}, kLength, tokens(), at::kCPU) {}
 
   static ModelConfig model() { return small_config(Architecture::kLlama); }
   static std::vector<int32_t> tokens() { return random_documents(3000, model().vocab_size, 6); }
-  static std::string text() {
-    return fmt::format(
-        "model: {{compute: float32}}\n"
-        "attention: {{window: 8}}\n"
-        "regularizer: {{gamma: 0.02}}\n"
-        "train: {{steps: {}, global_batch: {}}}\n"
-        "optimizer: {{learning_rate: 1.0e-3}}\n"
-        "schedule: {{warmup: 2}}\n"
-        "validation: {{every: 5, batches: 2}}\n"
-        "checkpoint: {{every: 7, keep_last: 2}}\n",
-        kSteps, kBatch);
-  }
-
-  Transcript train(const std::string& name, size_t lag, std::vector<std::string> overrides = {},
-                   std::optional<OtherRank> other = {}) const {
-    return run_.train(name,
-                      {.lag = lag, .overrides = std::move(overrides), .other = std::move(other)});
-  }
-
-  // Trains with and without lag and expects the same; returns what was told.
-  Transcript same(std::vector<std::string> overrides = {}, std::optional<OtherRank> other = {}) {
-    const Transcript at_once = train("at_once", 0, overrides, other);
-    Transcript later = train("later", 1, overrides, other);
-    EXPECT_EQ(later.lines, at_once.lines);
-    EXPECT_EQ(later.outcome, at_once.outcome);
-    EXPECT_EQ(later.error, at_once.error);
-    EXPECT_EQ(later.progress, at_once.progress);
-    EXPECT_EQ(run_.checkpoint("later"), run_.checkpoint("at_once"));
-    return later;
-  }
-
-  TrainerRun run_;
 };
 
 TEST_F(TrainerTest, TellsEveryStepOnceAndInOrder) {
@@ -141,8 +108,7 @@ TEST_F(TrainerTest, TellsTheSameWhenMicroBatchesAreReplayed) {
         fmt::format("--attention.mask_documents={}", masks)};
     const std::string name = masks ? "documents" : "whole";
     const Transcript launched = train(name, 0, overrides);
-    const Transcript told =
-        run_.train(name + "_replayed", {.overrides = overrides, .captured = true});
+    const Transcript told = replay(name + "_replayed", 0, overrides);
     EXPECT_EQ(told.lines, launched.lines) << name;
     EXPECT_EQ(run_.checkpoint(name + "_replayed"), run_.checkpoint(name)) << name;
     // Few have the same documents.
@@ -186,6 +152,41 @@ TEST(ReplaysTrainingTest, OfSmallMicroBatchesInBfloat16OnAGpu) {
       replays([](RunConfig& c,
                  ModelConfig&) { c.regularizer.kind = RegularizerSection::Kind::kTargetRatio; },
               gpu));
+}
+
+TEST(FarSamplingWarningTest, TellsWhatKeepsItFromSavingTime) {
+  using Backend = AttentionSection::Backend;
+  struct Case {
+    int64_t head_dim = 128;
+    c10::Device device{c10::kCUDA, 0};
+    ModelSection::Compute compute = ModelSection::Compute::kBfloat16;
+    Backend backend = Backend::kAuto;
+    std::vector<std::string> words;  // of the warning; none: nothing is told
+  };
+  const std::vector<Case> cases = {
+      {},
+      {.head_dim = 64, .backend = Backend::kFused},
+      {.device = c10::kCPU, .words = {"no time on a CPU:", "train on a GPU"}},
+      {.compute = ModelSection::Compute::kFloat32, .words = {"in float32:", "model.compute"}},
+      {.backend = Backend::kLibrary, .words = {"with this attention.backend:", "to auto"}},
+      {.backend = Backend::kReference, .words = {"with this attention.backend:", "to auto"}},
+      {.head_dim = 96, .words = {"with heads of 96 (there are kernels for 64 and 128):"}},
+      {.head_dim = 8, .device = c10::kCPU, .words = {"with heads of 8"}},
+  };
+  for (const Case& c : cases) {
+    RunConfig config;
+    config.model.compute = c.compute;
+    config.attention.backend = c.backend;
+    ModelConfig model = small_config(Architecture::kLlama);
+    model.head_dim = c.head_dim;
+    EXPECT_FALSE(far_sampling_warning(config, model, c.device)) << "nothing is sampled";
+    config.attention.far_sampling.enabled = true;
+    const std::string warning = far_sampling_warning(config, model, c.device).value_or("");
+    EXPECT_EQ(warning.empty(), c.words.empty()) << warning;
+    for (const std::string& word : c.words) EXPECT_THAT(warning, HasSubstr(word));
+    if (warning.empty()) continue;
+    EXPECT_THAT(warning, HasSubstr("set attention.far_sampling.enabled to false."));
+  }
 }
 
 class StopTest : public TrainerTest, public testing::WithParamInterface<int64_t> {};

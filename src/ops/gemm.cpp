@@ -1,0 +1,189 @@
+#include "ops/gemm.h"
+
+#include <ATen/ATen.h>
+#include <ATen/cuda/CUDAContext.h>
+#include <cublasLt.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include "base/check.h"
+
+namespace swiattn::fused {
+namespace {
+
+constexpr int kMostKernels = 8;          // that cuBLAS is asked for
+constexpr size_t kWorkspace = 32 << 20;  // bytes that a kernel may take
+constexpr size_t kMostProducts = 1024;   // that are remembered
+
+void check_cublas(cublasStatus_t status) {
+  SWIATTN_CHECK(status == CUBLAS_STATUS_SUCCESS, "cuBLAS failed: {}",
+                cublasLtGetStatusString(status));
+}
+
+// A matrix in memory as cuBLAS sees it, column after column: one whose rows are contiguous is its
+// own transpose, another one is to be transposed.
+struct Seen {
+  bool transposed;
+  int64_t rows, columns, stride;
+
+  explicit Seen(const at::Tensor& matrix) : transposed(matrix.stride(1) != 1) {
+    const int contiguous = transposed ? 0 : 1;
+    rows = matrix.size(contiguous);
+    columns = matrix.size(1 - contiguous);
+    stride = std::max(matrix.stride(1 - contiguous), rows);
+  }
+  cublasOperation_t operation() const { return transposed ? CUBLAS_OP_T : CUBLAS_OP_N; }
+};
+
+cublasLtMatrixLayoutOpaque_t layout(const Seen& matrix, cudaDataType_t type) {
+  cublasLtMatrixLayoutOpaque_t made;
+  check_cublas(cublasLtMatrixLayoutInit(&made, type, static_cast<uint64_t>(matrix.rows),
+                                        static_cast<uint64_t>(matrix.columns), matrix.stride));
+  return made;
+}
+
+cudaDataType_t cuda_type(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kFloat ? CUDA_R_32F : CUDA_R_16BF;
+}
+
+// The most bytes, up to 256, that all three begin at a multiple of.
+uint32_t alignment(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
+  const uintptr_t bits = reinterpret_cast<uintptr_t>(a.const_data_ptr()) |
+                         reinterpret_cast<uintptr_t>(b.const_data_ptr()) |
+                         reinterpret_cast<uintptr_t>(c.const_data_ptr()) | 256U;
+  return static_cast<uint32_t>(bits & -bits);
+}
+
+using Found = cublasLtMatmulHeuristicResult_t;
+
+template <class T>
+T attribute(const Found& kernel, cublasLtMatmulAlgoConfigAttributes_t which) {
+  T value = 0;
+  size_t written = 0;
+  check_cublas(
+      cublasLtMatmulAlgoConfigGetAttribute(&kernel.algo, which, &value, sizeof value, &written));
+  return value;
+}
+
+// What a block computes at a time, of the result as cuBLAS sees it.
+struct Tile {
+  cublasLtMatmulTile_t id;
+  int64_t rows, columns;
+};
+constexpr Tile kWide = {CUBLASLT_MATMUL_TILE_192x192, 192, 192};
+constexpr Tile kNarrow = {CUBLASLT_MATMUL_TILE_128x160, 128, 160};
+constexpr double kMostPlaces = 1.03;  // of narrow tiles, over those of wide ones
+
+bool computes(const Found& kernel, const Tile& tile) {
+  return attribute<uint32_t>(kernel, CUBLASLT_ALGO_CONFIG_TILE_ID) == tile.id &&
+         attribute<int32_t>(kernel, CUBLASLT_ALGO_CONFIG_SPLITK_NUM) == 1;
+}
+
+int64_t divide_up(int64_t x, int64_t y) { return (x + y - 1) / y; }
+
+// How many results the multiprocessors have the time for, whole tiles each and all as long as the
+// one that computes most.
+double places(const Seen& result, const Tile& tile) {
+  const int64_t tiles = divide_up(result.rows, tile.rows) * divide_up(result.columns, tile.columns);
+  const int64_t blocks = at::cuda::getCurrentDeviceProperties()->multiProcessorCount;
+  return static_cast<double>(divide_up(tiles, blocks) * blocks * tile.rows * tile.columns);
+}
+
+bool is_hopper() {
+  const cudaDeviceProp* const device = at::cuda::getCurrentDeviceProperties();
+  return device->major == 9 && device->minor == 0;
+}
+
+// One product: shapes, strides and types, and the kernel for them.
+class Gemm {
+ public:
+  Gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c)
+      : first_(layout(Seen(b), CUDA_R_16BF)),
+        second_(layout(Seen(a), CUDA_R_16BF)),
+        result_(layout(Seen(c), cuda_type(c))) {
+    check_cublas(cublasLtMatmulDescInit(&product_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    set(CUBLASLT_MATMUL_DESC_TRANSA, Seen(b).operation());
+    set(CUBLASLT_MATMUL_DESC_TRANSB, Seen(a).operation());
+    choose_kernel(alignment(a, b, c), c);
+  }
+
+  void run(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, GradientSum sum) {
+    const float one = 1.0F;
+    const float beta = sum == GradientSum::kAdd ? 1.0F : 0.0F;
+    const at::Tensor workspace =
+        at::empty({static_cast<int64_t>(kernel_.workspaceSize)}, c.options().dtype(at::kByte));
+    check_cublas(cublasLtMatmul(at::cuda::getCurrentCUDABlasLtHandle(), &product_, &one,
+                                b.const_data_ptr(), &first_, a.const_data_ptr(), &second_, &beta,
+                                c.const_data_ptr(), &result_, c.mutable_data_ptr(), &result_,
+                                &kernel_.algo, workspace.mutable_data_ptr(), kernel_.workspaceSize,
+                                at::cuda::getCurrentCUDAStream()));
+  }
+
+ private:
+  template <class T>
+  void set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
+    check_cublas(cublasLtMatmulDescSetAttribute(&product_, attribute, &value, sizeof value));
+  }
+
+  void choose_kernel(uint32_t alignment, const at::Tensor& c) {
+    std::array<Found, kMostKernels> proposed;
+    const auto end = proposed.begin() + ask(alignment, proposed);
+    SWIATTN_CHECK(end != proposed.begin(), "cuBLAS has no kernel for a product");
+    kernel_ = proposed.front();
+    if (!is_hopper() || c.scalar_type() != at::kBFloat16 || !computes(kernel_, kWide)) return;
+    const Seen result(c);
+    if (places(result, kNarrow) > kMostPlaces * places(result, kWide)) return;
+    const auto narrow = std::find_if(proposed.begin(), end,
+                                     [](const Found& one) { return computes(one, kNarrow); });
+    if (narrow != end) kernel_ = *narrow;
+  }
+
+  // Fills in what cuBLAS proposes, best first; returns how many.
+  int ask(uint32_t alignment, std::array<Found, kMostKernels>& proposed) {
+    cublasLtMatmulPreferenceOpaque_t preference;
+    check_cublas(cublasLtMatmulPreferenceInit(&preference));
+    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+      check_cublas(
+          cublasLtMatmulPreferenceSetAttribute(&preference, attribute, &value, sizeof value));
+    };
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspace);
+    // Parts of a sum are added in float32 and in one order.
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+           static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment);
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment);
+    int count = 0;
+    check_cublas(cublasLtMatmulAlgoGetHeuristic(at::cuda::getCurrentCUDABlasLtHandle(), &product_,
+                                                &first_, &second_, &result_, &result_, &preference,
+                                                kMostKernels, proposed.data(), &count));
+    return count;
+  }
+
+  cublasLtMatmulDescOpaque_t product_ = {};
+  // cuBLAS computes the transpose: c^T = b^T a^T.
+  cublasLtMatrixLayoutOpaque_t first_, second_, result_;
+  Found kernel_;
+};
+
+using Key = std::array<int64_t, 11>;
+
+Key key(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
+  const Seen seen_a(a), seen_b(b), seen_c(c);
+  return {c.get_device(),    a.size(0),     b.size(1),         a.size(1),
+          seen_a.transposed, seen_a.stride, seen_b.transposed, seen_b.stride,
+          seen_c.stride,     cuda_type(c),  alignment(a, b, c)};
+}
+
+}  // namespace
+
+void gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, GradientSum sum) {
+  static thread_local std::map<Key, Gemm> gemms;
+  if (gemms.size() == kMostProducts) gemms.clear();
+  gemms.try_emplace(key(a, b, c), a, b, c).first->second.run(a, b, c, sum);
+}
+
+}  // namespace swiattn::fused

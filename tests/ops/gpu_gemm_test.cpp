@@ -1,0 +1,96 @@
+// Products on a GPU against float64.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "ops/gemm.h"
+
+namespace swiattn {
+namespace {
+
+struct Shape {
+  int64_t m, n, k;
+};
+
+// As gemm() may get an operand: contiguous, transposed, or a part of a wider matrix.
+enum class Lies { kWhole, kTransposed, kPart };
+
+class GpuGemmTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!at::hasCUDA()) GTEST_SKIP() << "needs a GPU";
+    at::manual_seed(1);
+  }
+
+  static at::Tensor random(int64_t rows, int64_t columns, Lies lies) {
+    const auto options = at::TensorOptions().device(at::kCUDA).dtype(at::kBFloat16);
+    if (lies == Lies::kTransposed) return at::randn({columns, rows}, options).t();
+    if (lies == Lies::kWhole) return at::randn({rows, columns}, options);
+    return at::randn({rows + 1, columns + 9}, options).narrow(0, 1, rows).narrow(1, 3, columns);
+  }
+
+  static at::Tensor exact(const at::Tensor& a, const at::Tensor& b) {
+    return at::mm(a.to(at::kDouble), b.to(at::kDouble));
+  }
+
+  // Products of bfloat16 are exact in float32. Tensor cores add some 16 of them at a time and cut
+  // off what is below the sum's last place; a bfloat16 result is rounded to 8 bits.
+  static double bound(at::ScalarType type, int64_t terms) {
+    return std::exp2(-23) * static_cast<double>(terms / 16 + 2) +
+           (type == at::kBFloat16 ? std::exp2(-8) : 0.0);
+  }
+
+  static double relative_error(const at::Tensor& found, const at::Tensor& expected) {
+    return ((found.to(at::kDouble) - expected).norm() / expected.norm()).item<double>();
+  }
+};
+
+TEST_F(GpuGemmTest, IsTheProduct) {
+  for (const Shape& shape : std::vector<Shape>{
+           {1, 1, 1}, {1, 8, 64}, {37, 1, 24}, {129, 72, 40}, {640, 1000, 257}, {515, 96, 2048}}) {
+    for (const Lies lies_a : {Lies::kWhole, Lies::kTransposed, Lies::kPart}) {
+      for (const Lies lies_b : {Lies::kWhole, Lies::kTransposed, Lies::kPart}) {
+        const at::Tensor a = random(shape.m, shape.k, lies_a);
+        const at::Tensor b = random(shape.k, shape.n, lies_b);
+        const at::Tensor expected = exact(a, b);
+        SCOPED_TRACE(fmt::format("{} x {} x {}, a {}, b {}", shape.m, shape.n, shape.k,
+                                 static_cast<int>(lies_a), static_cast<int>(lies_b)));
+        for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+          const at::Tensor c = at::full({shape.m, shape.n}, NAN, a.options().dtype(type));
+          fused::gemm(a, b, c, GradientSum::kWrite);
+          EXPECT_LE(relative_error(c, expected), bound(type, shape.k));
+        }
+        const at::Tensor before = at::randn({shape.m, shape.n}, a.options().dtype(at::kFloat));
+        const at::Tensor sum = before.clone();
+        fused::gemm(a, b, sum, GradientSum::kAdd);
+        EXPECT_LE(relative_error(sum, expected + before), bound(at::kFloat, shape.k));
+      }
+    }
+  }
+}
+
+// The shapes of a layer: forward, dL/dx and dL/dW, of short sums and of long ones.
+TEST_F(GpuGemmTest, IsTheProductOfALayer) {
+  for (const Shape& layer : std::vector<Shape>{{8192, 2816, 1024}, {1000, 1160, 5632}}) {
+    const at::Tensor x = random(layer.m, layer.k, Lies::kWhole);
+    const at::Tensor weight = random(layer.n, layer.k, Lies::kWhole);
+    const at::Tensor grad = random(layer.m, layer.n, Lies::kWhole);
+    const auto check = [](const at::Tensor& a, const at::Tensor& b, at::ScalarType type) {
+      const at::Tensor c = at::full({a.size(0), b.size(1)}, NAN, a.options().dtype(type));
+      fused::gemm(a, b, c, GradientSum::kWrite);
+      EXPECT_LE(relative_error(c, exact(a, b)), bound(type, a.size(1)));
+      const at::Tensor again = at::full_like(c, NAN);
+      fused::gemm(a, b, again, GradientSum::kWrite);
+      EXPECT_TRUE(at::equal(again, c));
+    };
+    check(x, weight.t(), at::kBFloat16);
+    check(grad, weight, at::kBFloat16);
+    check(grad.t(), x, at::kFloat);
+  }
+}
+
+}  // namespace
+}  // namespace swiattn
