@@ -1,24 +1,26 @@
 """Measures the training step, and on request the PyTorch peer in the same call on the same device.
 
-    scripts/bench_step --sequence-length 4K --batch 8 --peer full --peer two_branch
-    scripts/bench_step --sequence-length 32K --ratio 0.13 --output docs/benchmarks/step-32k.json
+    scripts/bench_step --sequence-length 4K --batch 8 --peer full two_branch
+    scripts/bench_step --sequence-length 32K --batch 1 --mode switch sampled full --ratio 0.13 \\
+        --peer full --output docs/benchmarks/step-32k-{mode}.json
     scripts/bench_step --profile                                   # and where the time goes
     scripts/bench_step --batch 2 -- --train.recompute=layer        # the rest goes to swiattn-train
 
-Trains a randomly initialised model of the given shape on random tokens, takes medians over the
-later steps of metrics.jsonl, prints a table and writes a JSON card. Profiled steps come after the
-measured ones. Needs scripts/build.
+Trains a randomly initialised model of the given shape on random tokens in every mode that is named
+(sampled: switch with far sampling), takes medians over the later steps of metrics.jsonl, prints a
+table and writes a JSON card for each. Profiled steps come after the measured ones. Needs
+scripts/build.
 """
 
 import argparse
 import importlib.metadata
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +29,7 @@ PEER = ROOT / "benchmarks/peers/compiled_pytorch.py"
 PROFILE_WARMUP = 1
 PROFILED = 3
 KERNELS = 15  # in the card, the longest of them
+MODES = ("switch", "sampled", "full", "window")
 EOS = 2  # never drawn, so that every sample is one document, as it is for the peer
 
 
@@ -44,20 +47,54 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--sequence-length", type=binary_quantity, default=4096)
     parser.add_argument("--batch", type=int, default=8, help="sequences a step and rank")
     parser.add_argument("--window", type=binary_quantity, default=1024)
-    parser.add_argument("--mode", choices=("switch", "full", "window"), default="switch")
-    parser.add_argument("--ratio", type=float, help="random routing at this full ratio")
+    parser.add_argument("--mode", choices=MODES, nargs="+", default=["switch"])
+    parser.add_argument(
+        "--ratio", type=float, nargs="+", help="random routing at these full ratios"
+    )
     parser.add_argument("--steps", type=int, default=15, help="measured, after the warm-up")
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--ranks", type=int, default=1, help="more than one: through mpirun")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--peer", choices=("full", "two_branch"), action="append", default=[])
+    parser.add_argument("--peer", choices=("full", "two_branch"), nargs="+", default=[])
     parser.add_argument("--peer-cuda-graph", action="store_true", help="the peer's step as a graph")
     parser.add_argument("--profile", action="store_true", help="say where the time goes, too")
-    parser.add_argument("--output", type=Path, help="where the card goes")
+    parser.add_argument("--output", help="where the card goes; {mode} and {ratio} are filled in")
     parser.add_argument("--commit", help="for the card, where the sources are not in a git clone")
     parser.add_argument("--programs", type=Path, default=ROOT / "build/bin")
     parser.add_argument("rest", nargs="*", metavar="-- --section.key=value")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.output:
+        outputs = {run.fill_in(arguments.output) for run in runs_of(arguments)}
+        if len(outputs) < len(runs_of(arguments)):
+            parser.error(
+                "several runs would write the same card: put {mode} or {ratio} in --output."
+            )
+    return arguments
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of the trainings that are measured."""
+
+    mode: str
+    ratio: float | None = None
+
+    def fill_in(self, output: str) -> Path:
+        return Path(output.replace("{mode}", self.mode).replace("{ratio}", str(self.ratio)))
+
+    def attention(self) -> dict:
+        sampled = self.mode == "sampled"
+        return {"mode": "switch" if sampled else self.mode} | (
+            {"far_sampling": {"enabled": True}} if sampled else {}
+        )
+
+
+def runs_of(arguments: argparse.Namespace) -> list[Run]:
+    runs = []
+    for mode in arguments.mode:
+        ratios = arguments.ratio if mode in ("switch", "sampled") else None
+        runs += [Run(mode, ratio) for ratio in ratios or [None]]
+    return runs
 
 
 def write_random_shard(prefix: Path, vocabulary: int, tokens: int) -> None:
@@ -79,16 +116,16 @@ def all_steps(arguments: argparse.Namespace) -> int:
     return measured_steps(arguments) + profiled
 
 
-def run_config(arguments: argparse.Namespace, folder: Path) -> str:
+def run_config(arguments: argparse.Namespace, run: Run, folder: Path) -> str:
     steps = all_steps(arguments)
     first_profiled = measured_steps(arguments) + PROFILE_WARMUP + 1
     profile = {"start": first_profiled, "steps": PROFILED} if arguments.profile else None
-    fixed = arguments.ratio is not None  # a random gate has no router that could be regularized
-    routing = {"gate": "random", "ratio": arguments.ratio} if fixed else {}
+    fixed = run.ratio is not None  # a random gate has no router that could be regularized
+    routing = {"gate": "random", "ratio": run.ratio} if fixed else {}
     sections = {
         "run": {"folder": str(folder / "run")},
         "model": {"init_from": None, "architecture": str(arguments.config.resolve())},
-        "attention": {"mode": arguments.mode, "window": arguments.window},
+        "attention": run.attention() | {"window": arguments.window},
         "router": routing,
         "regularizer": {"kind": "none"} if fixed else {},
         "data": {
@@ -107,11 +144,11 @@ def run_config(arguments: argparse.Namespace, folder: Path) -> str:
     return "".join(f"{name}: {json.dumps(keys)}\n" for name, keys in sections.items() if keys)
 
 
-def measure_trainer(arguments: argparse.Namespace, folder: Path) -> dict:
+def measure_trainer(arguments: argparse.Namespace, run: Run, folder: Path) -> dict:
     vocabulary = json.loads(arguments.config.read_text())["vocab_size"]
     sequences = arguments.batch * arguments.ranks * all_steps(arguments)
     write_random_shard(folder / "random", vocabulary, sequences * arguments.sequence_length + 1)
-    (folder / "config.yaml").write_text(run_config(arguments, folder))
+    (folder / "config.yaml").write_text(run_config(arguments, run, folder))
     command = [str(arguments.programs / "swiattn-train"), "--config", str(folder / "config.yaml")]
     command += ["--device", arguments.device, *arguments.rest]
     if arguments.ranks > 1:
@@ -191,7 +228,9 @@ def torch_version() -> str | None:
         return None
 
 
-def make_card(arguments: argparse.Namespace, trainer: dict, peers: dict[str, dict]) -> dict:
+def make_card(
+    arguments: argparse.Namespace, run: Run, trainer: dict, peers: dict[str, dict]
+) -> dict:
     per_rank = trainer["tokens_per_second"] / arguments.ranks
     gpu = first_line("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     card = {
@@ -203,7 +242,7 @@ def make_card(arguments: argparse.Namespace, trainer: dict, peers: dict[str, dic
         "sequence_length": arguments.sequence_length,
         "batch": arguments.batch,
         "window": arguments.window,
-        "mode": arguments.mode,
+        "mode": run.mode,
         "options": arguments.rest,
         "steps": arguments.steps,
         **trainer,
@@ -218,22 +257,25 @@ def make_card(arguments: argparse.Namespace, trainer: dict, peers: dict[str, dic
     return card
 
 
-def print_table(card: dict, peers: dict[str, dict]) -> None:
-    def row(name, rate, mfu, memory, seconds, ratio=""):
+def print_table(cards: list[dict], peers: dict[str, dict]) -> None:
+    def row(name, rate, mfu, memory, seconds, ratios):
         percent = "-" if mfu is None else f"{100 * mfu:.1f} %"
         gib = "-" if memory is None else f"{memory:.1f}"
-        print(f"{name:<26}{rate:>12,.0f}{percent:>10}{gib:>9}{seconds:>11.4f}{ratio:>10}")
+        over = "".join(f"{ratio:>17.3f}" for ratio in ratios)
+        print(f"{name:<26}{rate:>12,.0f}{percent:>10}{gib:>9}{seconds:>11.4f}{over}")
 
-    print(f"{card['device']}, {card['config']}, {card['sequence_length']} x {card['batch']}")
-    columns = f"{'tok/s a rank':>12}{'MFU':>10}{'GiB':>9}{'s a step':>11}{'of peer':>10}"
-    print(f"{'':<26}{columns}")
-    name = f"swiattn {card['mode']}, ratio {card['full_ratio']:.2f}"
-    rate = card["tokens_per_second_per_rank"]
-    row(name, rate, card["mfu"], card["memory_gib"], card["step_seconds"])
+    first = cards[0]
+    print(f"{first['device']}, {first['config']}, {first['sequence_length']} x {first['batch']}")
+    over = "".join(f"{'over ' + mode:>17}" for mode in peers)
+    print(f"{'':<26}{'tok/s a rank':>12}{'MFU':>10}{'GiB':>9}{'s a step':>11}{over}")
+    for card in cards:
+        name = f"swiattn {card['mode']}, ratio {card['full_ratio']:.2f}"
+        rate = card["tokens_per_second_per_rank"]
+        ratios = [card[f"ratio_to_peer_{mode}"] for mode in peers]
+        row(name, rate, card["mfu"], card["memory_gib"], card["step_seconds"], ratios)
     for mode, peer in peers.items():
         figures = [peer[key] for key in ("tokens_per_second", "mfu", "memory_gib")]
-        ratio = f"{card[f'ratio_to_peer_{mode}']:.3f}"
-        row(f"peer {mode}", *figures, peer["step_seconds_median"], ratio)
+        row(f"peer {mode}", *figures, peer["step_seconds_median"], [])
 
 
 def print_profile(card: dict) -> None:
@@ -252,20 +294,21 @@ def main() -> None:
     arguments = parse_arguments()
     if not (arguments.programs / "swiattn-train").exists():
         sys.exit(f"error: no swiattn-train in {arguments.programs}: run scripts/build first.")
-    folder = Path(tempfile.mkdtemp(prefix="swiattn-bench-"))
-    try:
-        trainer = measure_trainer(arguments, folder)
-    finally:
-        shutil.rmtree(folder)
+    measured = {}
+    for run in runs_of(arguments):
+        with tempfile.TemporaryDirectory(prefix="swiattn-bench-") as folder:
+            measured[run] = measure_trainer(arguments, run, Path(folder))
     peers = {mode: measure_peer(arguments, mode) for mode in arguments.peer}
-    card = make_card(arguments, trainer, peers)
-    print_table(card, peers)
-    if arguments.profile:
-        print_profile(card)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(card, indent=2) + "\n")
-        print(f"card: {arguments.output}")
+    cards = {run: make_card(arguments, run, trainer, peers) for run, trainer in measured.items()}
+    print_table(list(cards.values()), peers)
+    for run, card in cards.items():
+        if arguments.profile:
+            print_profile(card)
+        if arguments.output:
+            output = run.fill_in(arguments.output)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(json.dumps(card, indent=2) + "\n")
+            print(f"card: {output}")
 
 
 if __name__ == "__main__":
