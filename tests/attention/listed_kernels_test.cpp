@@ -12,6 +12,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <string_view>
 #include <vector>
 
 #include "attention/backend.h"
@@ -597,7 +598,7 @@ TEST_P(LargeListedKernelsTest, ElementsBeyondTwoToThe31) {
         relative_error(of_far(last(difference.squares, 1).t()), of_far(expected.square().sum(-1))),
         2 * kTolerance);
   }
-  if (kernels_.name == "sm90") {
+  if (std::string_view(kernels_.name) == "sm90") {
     const at::Tensor route = at::ones({batch.layout.tokens}, options(at::kBool));
     const at::Tensor out = at::empty_like(batch.grad), difference = at::empty_like(batch.grad);
     const at::Tensor statistics =
