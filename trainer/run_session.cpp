@@ -219,19 +219,20 @@ struct TrainedModel {
   FlatParameters parameters;
   CausalLm model;  // borrows them
 
-  TrainedModel(const RunConfig& config, const ModelConfig& model_config, c10::Device device)
-      : TrainedModel(config, model_config, device,
+  TrainedModel(const RunConfig& config, const ModelConfig& model_config, c10::Device device,
+               const AttentionNotice& notice)
+      : TrainedModel(config, model_config, device, notice,
                      parameter_table(model_config, has_router(config))) {}
   TrainedModel(const TrainedModel&) = delete;
   TrainedModel& operator=(const TrainedModel&) = delete;
 
  private:
   TrainedModel(const RunConfig& config, const ModelConfig& model_config, c10::Device device,
-               const std::vector<ParameterUnit>& units)
+               const AttentionNotice& notice, const std::vector<ParameterUnit>& units)
       : parameters(units, frozen_tensors(units, config.train.freeze), compute_type(config), device,
                    FlatParameters::Purpose::kTraining, moment_type(config)),
         model(model_config, model_options(config, model_config), parameters, operations_for(device),
-              make_attention_backend(backend_name(config), device, compute_type(config))) {}
+              make_attention_backend(backend_name(config), device, compute_type(config), notice)) {}
 };
 
 // Every rank's copy of what rank 0 read.
@@ -440,7 +441,11 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
 
   const bool deterministic = choose_determinism(config, start.model, device);
   std::optional<TrainedModel> trained;
-  agree(*communicator, [&] { trained.emplace(config, start.model, device); });
+  agree(*communicator, [&] {
+    trained.emplace(config, start.model, device, [&](const std::string& sentence) {
+      if (root) log.warning("{}", sentence);
+    });
+  });
   agree_on_root(*communicator,
                 [&] { load_parameters(config, start.model, *root, trained->parameters, log); });
   broadcast_parameters(trained->parameters, *communicator);

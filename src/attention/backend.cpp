@@ -107,26 +107,30 @@ void put_gradient(const at::Tensor& into, const at::Tensor& gradient, GradientMo
   }
 }
 
+void tell_once(AttentionNotice& notice, const std::string& sentence) {
+  if (const AttentionNotice tell = std::exchange(notice, {})) tell(sentence);
+}
+
 namespace {
 
-std::unique_ptr<AttentionBackend> make_library_backend(bool flash) {
-  if (!flash) return make_blockwise_backend();
-  return CudnnAttention::available() ? make_cudnn_backend() : make_flash_backend();
+std::unique_ptr<AttentionBackend> make_library_backend(bool flash, const AttentionNotice& notice) {
+  return flash ? make_cudnn_backend(notice) : make_blockwise_backend();
 }
 
 }  // namespace
 
 std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name,
-                                                         c10::Device device, at::ScalarType type) {
+                                                         c10::Device device, at::ScalarType type,
+                                                         const AttentionNotice& notice) {
   const bool flash = device.is_cuda() && type == at::kBFloat16;
   if (name == "reference") return make_reference_backend();
-  if (name == "library") return make_library_backend(flash);
+  if (name == "library") return make_library_backend(flash, notice);
 #ifdef SWIATTN_CUDA
   if (flash && (name == "auto" || name == "fused")) {
-    return make_fused_backend(make_library_backend(flash));
+    return make_fused_backend(make_library_backend(flash, notice), notice);
   }
 #endif
-  if (name == "auto") return make_library_backend(flash);
+  if (name == "auto") return make_library_backend(flash, notice);
   fail(ExitCode::kConfiguration,
        "attention.backend: '{}' is not available {}; use auto, library or reference.", name,
        name == "fused" ? "but on a GPU in bfloat16" : "in this version");

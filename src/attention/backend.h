@@ -11,6 +11,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -127,17 +128,27 @@ class AttentionBackend {
 // For backends: a gradient [T, H, D] into a part of the packed one.
 void put_gradient(const at::Tensor& into, const at::Tensor& gradient, GradientMode mode);
 
+// Hears of shapes that the fastest kernels do not serve, why, and what serves instead: a sentence
+// for a person, at the first such call of each kind.
+using AttentionNotice = std::function<void(const std::string& sentence)>;
+
 // `name`: auto | reference | library | fused, for operands of this type on this device. Throws
 // Error{kConfiguration} for a name that is not in the table, listing what is.
 std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name,
-                                                         c10::Device device, at::ScalarType type);
+                                                         c10::Device device, at::ScalarType type,
+                                                         const AttentionNotice& notice = {});
+
+// For backends: hands the first sentence on and is silent from then on.
+void tell_once(AttentionNotice& notice, const std::string& sentence);
 
 // The members of the table.
 std::unique_ptr<AttentionBackend> make_reference_backend();
 std::unique_ptr<AttentionBackend> make_blockwise_backend();  // `library` on a CPU, or in float32
-std::unique_ptr<AttentionBackend> make_cudnn_backend();      // `library` on a GPU in bfloat16
-std::unique_ptr<AttentionBackend> make_flash_backend();  // that where cuDNN's graphs are missing
+// `library` on a GPU in bfloat16.
+std::unique_ptr<AttentionBackend> make_cudnn_backend(AttentionNotice notice);
+std::unique_ptr<AttentionBackend> make_flash_backend();  // its part where cuDNN has no kernel
 // `fused` on a GPU in bfloat16; `library` serves what our kernels do not cover.
-std::unique_ptr<AttentionBackend> make_fused_backend(std::unique_ptr<AttentionBackend> library);
+std::unique_ptr<AttentionBackend> make_fused_backend(std::unique_ptr<AttentionBackend> library,
+                                                     AttentionNotice notice);
 
 }  // namespace swiattn

@@ -1,11 +1,13 @@
 // The library backend of GPUs in bfloat16: cuDNN's graph API, which writes outputs and gradients
 // where they belong, without copies. What it has no plan for, and backwards that have to be
-// deterministic, go to FlashAttention-2.
+// deterministic, go to FlashAttention-2, and head widths that this has not either to plain ATen.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <fmt/format.h>
 
 #include <limits>
 #include <optional>
+#include <utility>
 
 #include "attention/backend.h"
 #include "attention/cudnn_attention.h"
@@ -15,6 +17,7 @@ namespace {
 
 // Dense problems want lengths that are multiples of this.
 constexpr int64_t kMultiple = 128;
+constexpr int64_t kWidestFlashHead = 256;
 
 // The rows and keys that a band's call has of documents with a common length, or none: then the
 // documents are ragged.
@@ -46,22 +49,24 @@ std::optional<Dense> dense_problem(Band band, const DocumentLayout& layout,
 
 class CudnnBackend final : public AttentionBackend {
  public:
-  explicit CudnnBackend(std::unique_ptr<AttentionBackend> fallback)
-      : fallback_(std::move(fallback)) {}
+  explicit CudnnBackend(AttentionNotice notice) : notice_(std::move(notice)) {}
 
   const char* name() const override { return "library (cuDNN and FlashAttention-2)"; }
 
   Attended forward(Band band, const at::Tensor& qkv, const DocumentLayout& layout,
                    const AttentionShape& shape) const override {
     if (band == Band::kFar && layout.far_longest == 0) {
-      return fallback_->forward(band, qkv, layout, shape);
+      return fallback(shape).forward(band, qkv, layout, shape);
     }
     const Attended attended{
         at::empty({layout.tokens, shape.heads, shape.head_dim}, qkv.options()),
         at::empty({shape.heads, layout.tokens}, qkv.options().dtype(at::kFloat))};
     const std::optional<Dense> dense = dense_problem(band, layout, shape);
     const CudnnAttentionCall call = make_call(band, qkv, attended, layout, shape, dense);
-    if (!cudnn_.prepare_forward(call)) return fallback_->forward(band, qkv, layout, shape);
+    if (!cudnn_.prepare_forward(call)) {
+      tell_refusal(shape);
+      return fallback(shape).forward(band, qkv, layout, shape);
+    }
     if (dense && dense->skip > 0) empty_first_rows(attended, *dense);
     cudnn_.forward(call);
     return attended;
@@ -72,7 +77,8 @@ class CudnnBackend final : public AttentionBackend {
                 const at::Tensor& grad_qkv, GradientMode mode) const override {
     const bool nothing = band == Band::kFar && layout.far_longest == 0;
     if (nothing || at::globalContext().deterministicAlgorithms()) {
-      return fallback_->backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, mode);
+      return fallback(shape).backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv,
+                                      mode);
     }
     // A row is taken out by a zero output gradient; its log-sum-exp is at least its true one.
     const at::Tensor grad = rows.defined() ? grad_out * rows.view({-1, 1, 1}) : grad_out;
@@ -84,7 +90,9 @@ class CudnnBackend final : public AttentionBackend {
     const at::Tensor into = direct ? grad_qkv : at::empty_like(qkv);
     const CudnnAttentionGradients gradients = make_gradients(grad, into, shape, dense);
     if (!cudnn_.prepare_backward(call, gradients)) {
-      return fallback_->backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, mode);
+      tell_refusal(shape);
+      return fallback(shape).backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv,
+                                      mode);
     }
     cudnn_.backward(call, gradients);
     if (direct) return;
@@ -96,6 +104,20 @@ class CudnnBackend final : public AttentionBackend {
   }
 
  private:
+  static bool flash_serves(const AttentionShape& shape) {
+    return shape.head_dim % 8 == 0 && shape.head_dim <= kWidestFlashHead;
+  }
+  const AttentionBackend& fallback(const AttentionShape& shape) const {
+    return flash_serves(shape) ? *flash_ : *blockwise_;
+  }
+
+  void tell_refusal(const AttentionShape& shape) const {
+    tell_once(notice_, fmt::format("cuDNN does not serve all of this model's attention ({}); {} "
+                                   "does instead, which takes longer.",
+                                   cudnn_.refusal(),
+                                   flash_serves(shape) ? "FlashAttention-2" : "plain ATen"));
+  }
+
   static CudnnAttentionCall make_call(Band band, const at::Tensor& qkv, const Attended& attended,
                                       const DocumentLayout& layout, const AttentionShape& shape,
                                       const std::optional<Dense>& dense) {
@@ -138,14 +160,16 @@ class CudnnBackend final : public AttentionBackend {
         .fill_(-std::numeric_limits<float>::infinity());
   }
 
-  std::unique_ptr<AttentionBackend> fallback_;
+  const std::unique_ptr<AttentionBackend> flash_ = make_flash_backend();
+  const std::unique_ptr<AttentionBackend> blockwise_ = make_blockwise_backend();
   mutable CudnnAttention cudnn_;  // its plans; a backend serves one thread
+  mutable AttentionNotice notice_;
 };
 
 }  // namespace
 
-std::unique_ptr<AttentionBackend> make_cudnn_backend() {
-  return std::make_unique<CudnnBackend>(make_flash_backend());
+std::unique_ptr<AttentionBackend> make_cudnn_backend(AttentionNotice notice) {
+  return std::make_unique<CudnnBackend>(std::move(notice));
 }
 
 }  // namespace swiattn

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <c10/cuda/CUDAStream.h>
+#include <fmt/format.h>
 
 #include <utility>
 
@@ -13,11 +14,14 @@
 namespace swiattn {
 namespace {
 
+constexpr int64_t kVector = 8;  // elements that the kernels of whole rows read at once
+
 void* stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 
 class FusedBackend final : public AttentionBackend {
  public:
-  explicit FusedBackend(std::unique_ptr<AttentionBackend> library) : library_(std::move(library)) {}
+  FusedBackend(std::unique_ptr<AttentionBackend> library, AttentionNotice notice)
+      : library_(std::move(library)), notice_(std::move(notice)) {}
 
   const char* name() const override { return "fused"; }
 
@@ -31,7 +35,7 @@ class FusedBackend final : public AttentionBackend {
                 const at::Tensor& grad_qkv, GradientMode mode) const override {
     const bool ours = band != Band::kFar && !rows.defined() && mode == GradientMode::kWrite &&
                       at::globalContext().deterministicAlgorithms();
-    if (ours && listed_attention_covers(qkv, shape)) {
+    if (ours && covers(qkv, shape)) {
       listed_backward(band, grad_out, qkv, final, layout, shape, grad_qkv);
     } else {
       library_->backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, mode);
@@ -41,7 +45,7 @@ class FusedBackend final : public AttentionBackend {
   at::Tensor attend_routed(const at::Tensor& qkv, const at::Tensor& route,
                            const DocumentLayout& layout,
                            const AttentionShape& shape) const override {
-    if (!listed_attention_covers(qkv, shape)) {
+    if (!covers(qkv, shape)) {
       return AttentionBackend::attend_routed(qkv, route, layout, shape);
     }
     const Attended attended = forward(Band::kNear, qkv, layout, shape);
@@ -52,7 +56,7 @@ class FusedBackend final : public AttentionBackend {
   SwitchSaved switch_forward(const at::Tensor& qkv, const at::Tensor& route,
                              const DocumentLayout& layout, const AttentionShape& shape,
                              DisagreementReduction reduction) const override {
-    if (!listed_switch_forward_covers(qkv, shape)) {
+    if (!covers(qkv, shape) || !listed_switch_forward_covers(shape)) {
       return AttentionBackend::switch_forward(qkv, route, layout, shape, reduction);
     }
     return listed_switch_forward(qkv, route, layout, shape, reduction);
@@ -66,7 +70,7 @@ class FusedBackend final : public AttentionBackend {
   SwitchSaved attend_sampled(const at::Tensor& qkv, const at::Tensor& route, const at::Tensor& both,
                              const DocumentLayout& layout, const AttentionShape& shape,
                              DisagreementReduction reduction) const override {
-    if (!listed_attention_covers(qkv, shape)) {
+    if (!covers(qkv, shape)) {
       return AttentionBackend::attend_sampled(qkv, route, both, layout, shape, reduction);
     }
     return listed_attend_sampled(qkv, forward(Band::kNear, qkv, layout, shape), route, both, layout,
@@ -77,7 +81,7 @@ class FusedBackend final : public AttentionBackend {
                              const SwitchSaved& saved, const DocumentLayout& layout,
                              const AttentionShape& shape,
                              const at::Tensor& grad_qkv) const override {
-    if (!listed_attention_covers(qkv, shape)) {
+    if (!covers(qkv, shape)) {
       return AttentionBackend::switch_backward(grad_out, qkv, saved, layout, shape, grad_qkv);
     }
     return listed_switch_backward(grad_out, qkv, saved, layout, shape, grad_qkv);
@@ -87,6 +91,10 @@ class FusedBackend final : public AttentionBackend {
   SwitchSaved merge(Attended near, Attended far, const at::Tensor& route,
                     const DocumentLayout& layout, const AttentionShape& shape,
                     DisagreementReduction reduction) const override {
+    if (shape.head_dim % kVector != 0) {
+      return AttentionBackend::merge(std::move(near), std::move(far), route, layout, shape,
+                                     reduction);
+    }
     SwitchSaved saved;
     saved.logsumexp = at::empty_like(near.logsumexp);
     saved.disagreement = at::empty({layout.tokens}, near.logsumexp.options());
@@ -112,6 +120,9 @@ class FusedBackend final : public AttentionBackend {
   at::Tensor gate_gradient(const at::Tensor& grad_out, const SwitchSaved& saved,
                            const DocumentLayout& layout,
                            const AttentionShape& shape) const override {
+    if (shape.head_dim % kVector != 0) {
+      return AttentionBackend::gate_gradient(grad_out, saved, layout, shape);
+    }
     at::Tensor gradient = at::empty_like(saved.disagreement);
     gpu::gate_gradient(
         {grad_out.const_data_ptr(), saved.difference.const_data_ptr(),
@@ -123,13 +134,24 @@ class FusedBackend final : public AttentionBackend {
   }
 
  private:
+  bool covers(const at::Tensor& qkv, const AttentionShape& shape) const {
+    if (listed_attention_covers(qkv, shape)) return true;
+    tell_once(notice_, fmt::format("Attention has kernels of its own for heads of 64 and 128, "
+                                   "not for {} tokens with heads of {}: the library computes both "
+                                   "branches of every token instead, which takes longer.",
+                                   qkv.size(0), shape.head_dim));
+    return false;
+  }
+
   std::unique_ptr<AttentionBackend> library_;
+  mutable AttentionNotice notice_;  // a backend serves one thread
 };
 
 }  // namespace
 
-std::unique_ptr<AttentionBackend> make_fused_backend(std::unique_ptr<AttentionBackend> library) {
-  return std::make_unique<FusedBackend>(std::move(library));
+std::unique_ptr<AttentionBackend> make_fused_backend(std::unique_ptr<AttentionBackend> library,
+                                                     AttentionNotice notice) {
+  return std::make_unique<FusedBackend>(std::move(library), std::move(notice));
 }
 
 }  // namespace swiattn

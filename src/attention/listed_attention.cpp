@@ -196,10 +196,6 @@ bool listed_attention_covers(const at::Tensor& qkv, const AttentionShape& shape)
          qkv.size(0) <= std::numeric_limits<int32_t>::max() - kMostRowsAtOnce;
 }
 
-bool listed_switch_forward_covers(const at::Tensor& qkv, const AttentionShape& shape) {
-  return listed_attention_covers(qkv, shape) && listed_switch_forward_covers(shape);
-}
-
 bool listed_switch_forward_covers(const AttentionShape& shape) {
   return at::cuda::getCurrentDeviceProperties()->major == 9 &&
          (shape.head_dim == 64 || shape.head_dim == 128);

@@ -17,9 +17,7 @@ void listed_backward(Band band, const at::Tensor& grad_out, const at::Tensor& qk
                      const Attended& final, const DocumentLayout& layout,
                      const AttentionShape& shape, const at::Tensor& grad_qkv);
 
-// Whether the kernel of both branches does, which only one architecture has.
-bool listed_switch_forward_covers(const at::Tensor& qkv, const AttentionShape& shape);
-// Of every problem of this shape in bfloat16.
+// Whether the kernel of both branches does, which only one architecture has, of this shape.
 bool listed_switch_forward_covers(const AttentionShape& shape);
 
 // AttentionBackend::switch_forward.

@@ -166,6 +166,16 @@ INSTANTIATE_TEST_SUITE_P(All, BackendTest, testing::ValuesIn(cases()), [](const 
                      c.kv_heads, c.window, c.starts.size() - 1);
 });
 
+TEST(AttentionNoticeTest, IsToldTheFirstSentenceAlone) {
+  std::vector<std::string> told;
+  AttentionNotice notice = [&](const std::string& sentence) { told.push_back(sentence); };
+  tell_once(notice, "first");
+  tell_once(notice, "second");
+  EXPECT_EQ(told, std::vector<std::string>{"first"});
+  AttentionNotice nobody;
+  EXPECT_NO_THROW(tell_once(nobody, "first"));
+}
+
 TEST(BackendTableTest, AnUnknownNameIsRefusedInASentence) {
   try {
     make_attention_backend("sparse", at::kCPU, at::kFloat);

@@ -5,7 +5,10 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "attention/backend.h"
 #include "attention/switch_attention.h"
@@ -23,6 +26,9 @@ struct Case {
   std::vector<int32_t> starts;
 };
 
+// Of heads that neither our kernels nor cuDNN's serve.
+constexpr std::array<int64_t, 3> kOtherHeadDims = {80, 96, 256};
+
 void add_cases(const std::string& backend, std::vector<Case>& all) {
   for (const int64_t window : {1, 2, 127, 128, 129, 255, 256, 257}) {
     all.push_back({backend, 4, 2, 64, window, {0, 256}});           // one document
@@ -32,17 +38,24 @@ void add_cases(const std::string& backend, std::vector<Case>& all) {
     all.push_back({backend, heads, kv_heads, 64, 128, {0, 512, 1024}});  // equally long: dense
     all.push_back({backend, heads, kv_heads, 128, 100, {0, 333, 334, 600}});
   }
+  for (const int64_t head_dim : kOtherHeadDims) {
+    all.push_back({backend, 4, 2, head_dim, 128, {0, 512, 1024}});
+    all.push_back({backend, 4, 2, head_dim, 100, {0, 333, 334, 600}});
+  }
 }
 
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const char* backend : {"flash", "library", "fused"}) add_cases(backend, all);
+  for (const char* backend : {"library", "fused"}) {
+    all.push_back({backend, 4, 2, 20, 100, {0, 333, 334, 600}});  // nor FlashAttention-2
+  }
   return all;
 }
 
-std::unique_ptr<AttentionBackend> make(const std::string& name) {
+std::unique_ptr<AttentionBackend> make(const std::string& name, const AttentionNotice& notice) {
   if (name == "flash") return make_flash_backend();
-  return make_attention_backend(name, at::kCUDA, at::kBFloat16);
+  return make_attention_backend(name, at::kCUDA, at::kBFloat16, notice);
 }
 
 class GpuBackendTest : public testing::TestWithParam<Case> {
@@ -55,7 +68,7 @@ class GpuBackendTest : public testing::TestWithParam<Case> {
     qkv_ = random({layout_.tokens, (c_.heads + 2 * c_.kv_heads) * c_.head_dim});
     grad_ = random({layout_.tokens, c_.heads, c_.head_dim});
     judge_ = make_attention_backend("reference", at::kCUDA, at::kDouble);
-    backend_ = make(c_.backend);
+    backend_ = make(c_.backend, [this](const std::string& sentence) { told_.push_back(sentence); });
   }
 
   static at::Tensor random(at::IntArrayRef shape) {
@@ -89,6 +102,7 @@ class GpuBackendTest : public testing::TestWithParam<Case> {
   DocumentLayout layout_;
   at::Tensor qkv_, grad_;
   std::unique_ptr<AttentionBackend> judge_, backend_;
+  std::vector<std::string> told_;
 };
 
 TEST_P(GpuBackendTest, ForwardOfEveryBand) {
@@ -146,6 +160,26 @@ TEST_P(GpuBackendTest, SwitchAttentionWithBothBranches) {
   expect_close(grad_found, grad_expected, "dqkv");
   // <dL/do, o_full - o_swa>: its error is that of the difference, seen by a random direction.
   EXPECT_LE((gate_found.to(at::kDouble) - gate_expected).norm().item<double>(), kTolerance * size);
+}
+
+// Once by cuDNN's backend, once by that of our kernels.
+TEST_P(GpuBackendTest, TellsOnceWhatItDoesNotServe) {
+  const at::Tensor route = at::rand({layout_.tokens}, grad_.options().dtype(at::kFloat)) < 0.3;
+  for (int i = 0; i < 2; ++i) {
+    const SwitchSaved saved = switch_attention_forward(*backend_, qkv_, route, layout_, shape_,
+                                                       DisagreementReduction::kMean);
+    const at::Tensor grad_qkv = at::full_like(qkv_, NAN);
+    switch_attention_backward(*backend_, grad_, {}, qkv_, saved, layout_, shape_, grad_qkv);
+  }
+  const bool served = c_.head_dim == 64 || c_.head_dim == 128;
+  if (c_.backend == "flash" || served) {
+    EXPECT_LE(told_.size(), c_.backend == "library" ? 1U : 0U);  // cuDNN may have no plan
+    return;
+  }
+  EXPECT_EQ(told_.size(), c_.backend == "fused" ? 2U : 1U);
+  for (const std::string& sentence : told_) {
+    EXPECT_NE(sentence.find(std::to_string(c_.head_dim)), std::string::npos) << sentence;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GpuBackendTest, testing::ValuesIn(cases()), [](const auto& info) {
