@@ -130,7 +130,7 @@ std::optional<std::string> far_sampling_warning(const RunConfig& config, const M
   using Backend = AttentionSection::Backend;
   const Backend backend = config.attention.backend;
   std::string where, instead;
-  if (model.head_dim != 64 && model.head_dim != 128) {
+  if (!has_own_kernels(model.head_dim)) {
     where = fmt::format("with heads of {} (there are kernels for 64 and 128)", model.head_dim);
   } else if (device.is_cpu()) {
     where = "on a CPU";

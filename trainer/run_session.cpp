@@ -100,8 +100,8 @@ bool is_cheaply_deterministic(const RunConfig& config, const ModelConfig& model)
   constexpr int64_t kShort = 4096;
   using Mode = AttentionSection::Mode;
   const Mode mode = config.attention.mode;
-  const bool ours = config.model.compute == ModelSection::Compute::kBfloat16 &&
-                    (model.head_dim == 64 || model.head_dim == 128);
+  const bool ours =
+      config.model.compute == ModelSection::Compute::kBfloat16 && has_own_kernels(model.head_dim);
   return ours &&
          (mode == Mode::kSwitch || mode == Mode::kWindow || config.data.sequence_length <= kShort);
 }

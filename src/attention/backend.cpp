@@ -2,7 +2,8 @@
 
 #include <ATen/ATen.h>
 
-#include "attention/cudnn_attention.h"
+#include <utility>
+
 #include "base/error.h"
 #include "parallel/accumulation_type.h"
 

@@ -125,6 +125,9 @@ class AttentionBackend {
                                    const DocumentLayout& layout, const AttentionShape& shape) const;
 };
 
+// Head widths that `fused` has kernels of its own for.
+constexpr bool has_own_kernels(int64_t head_dim) { return head_dim == 64 || head_dim == 128; }
+
 // For backends: a gradient [T, H, D] into a part of the packed one.
 void put_gradient(const at::Tensor& into, const at::Tensor& gradient, GradientMode mode);
 

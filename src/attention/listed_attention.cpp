@@ -191,14 +191,12 @@ void query_gradient(const gpu::ListedRows& rows, const at::Tensor& qkv, const At
 bool listed_attention_covers(const at::Tensor& qkv, const AttentionShape& shape) {
   constexpr int64_t kMostRowsAtOnce = 128;  // of a block; it counts to the end of its last tile
   return qkv.is_cuda() && qkv.scalar_type() == at::kBFloat16 &&
-         at::cuda::getCurrentDeviceProperties()->major >= 8 &&
-         (shape.head_dim == 64 || shape.head_dim == 128) &&
+         at::cuda::getCurrentDeviceProperties()->major >= 8 && has_own_kernels(shape.head_dim) &&
          qkv.size(0) <= std::numeric_limits<int32_t>::max() - kMostRowsAtOnce;
 }
 
 bool listed_switch_forward_covers(const AttentionShape& shape) {
-  return at::cuda::getCurrentDeviceProperties()->major == 9 &&
-         (shape.head_dim == 64 || shape.head_dim == 128);
+  return at::cuda::getCurrentDeviceProperties()->major == 9 && has_own_kernels(shape.head_dim);
 }
 
 SwitchSaved listed_switch_forward(const at::Tensor& qkv, const at::Tensor& route,

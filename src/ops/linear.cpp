@@ -11,8 +11,12 @@ at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& weight, const a
 at::Tensor linear_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
                            const GradientTarget& grad_weight, const GradientTarget& grad_bias) {
   linear_weight_gradient(grad, x, grad_weight);
-  if (grad_bias.defined()) grad_bias.put(grad.sum(0, false, grad_bias.tensor.scalar_type()));
+  linear_bias_gradient(grad, grad_bias);
   return linear_input_gradient(grad, weight);
+}
+
+void linear_bias_gradient(const at::Tensor& grad, const GradientTarget& grad_bias) {
+  if (grad_bias.defined()) grad_bias.put(grad.sum(0, false, grad_bias.tensor.scalar_type()));
 }
 
 at::Tensor linear_input_gradient(const at::Tensor& grad, const at::Tensor& weight) {

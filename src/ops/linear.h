@@ -19,16 +19,18 @@ using LinearBackward = at::Tensor(const at::Tensor& grad,             // dL/dy [
                                   const GradientTarget& grad_weight,  // [out, in]
                                   const GradientTarget& grad_bias);   // [out]
 
-// The two halves of a backward without bias, where x comes out of what dL/dx is needed for.
+// The parts of a backward, where x comes out of what dL/dx is needed for. No target: nothing.
 using LinearInputGradient = at::Tensor(const at::Tensor& grad, const at::Tensor& weight);
 using LinearWeightGradient = void(const at::Tensor& grad, const at::Tensor& x,
                                   const GradientTarget& grad_weight);
+using LinearBiasGradient = void(const at::Tensor& grad, const GradientTarget& grad_bias);
 
 namespace reference {
 LinearForward linear_forward;
 LinearBackward linear_backward;
 LinearInputGradient linear_input_gradient;
 LinearWeightGradient linear_weight_gradient;
+LinearBiasGradient linear_bias_gradient;
 }  // namespace reference
 
 }  // namespace swiattn

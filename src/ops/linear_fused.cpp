@@ -26,7 +26,7 @@ at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& weight, const a
 at::Tensor linear_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
                            const GradientTarget& grad_weight, const GradientTarget& grad_bias) {
   fused::linear_weight_gradient(grad, x, grad_weight);
-  if (grad_bias.defined()) grad_bias.put(grad.sum(0, false, grad_bias.tensor.scalar_type()));
+  reference::linear_bias_gradient(grad, grad_bias);
   return fused::linear_input_gradient(grad, weight);
 }
 
