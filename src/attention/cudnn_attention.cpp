@@ -140,12 +140,12 @@ std::string not_covered(const Call& call, const Gradients* gradients) {
   if (!CudnnAttention::available()) {
     return fmt::format("cuDNN {} is older than {}", cudnnGetVersion(), kOldestCudnn);
   }
+  const int64_t width = call.q.size(-1);
+  if (width != 64 && width != 128) return fmt::format("the head width {} is not 64 or 128", width);
   if (!fits(call.q) || !fits(call.k) || !fits(call.v) || !fits(call.out) ||
       (gradients != nullptr && !fits(*gradients))) {
     return "tensors have to be bfloat16 on a GPU, aligned to 16 bytes";
   }
-  const int64_t width = call.q.size(-1);
-  if (width != 64 && width != 128) return fmt::format("the head width {} is not 64 or 128", width);
   const int major = at::cuda::getDeviceProperties(call.q.device().index())->major;
   if (major < 8) return "the GPU is older than compute capability 8.0";
   if (call.documents != nullptr && major != 9 && major != 10) {
