@@ -33,24 +33,27 @@ double square_sum_on_host(const at::Tensor& flat) {
   return total;
 }
 
-at::Tensor square_sum(const at::Tensor& flat) {
-  if (!flat.device().is_cpu()) {
-    return at::linalg_vector_norm(flat, 2, std::nullopt, false, at::kDouble).square();
+double square_sum_on_host(const std::vector<at::Tensor>& gradients) {
+  double total = 0.0;
+  for (const at::Tensor& flat : gradients) {
+    total += flat.scalar_type() == at::kDouble ? square_sum_on_host<double>(flat)
+                                               : square_sum_on_host<float>(flat);
   }
-  const double sum = flat.scalar_type() == at::kDouble ? square_sum_on_host<double>(flat)
-                                                       : square_sum_on_host<float>(flat);
-  return at::scalar_tensor(sum, at::kDouble);
+  return total;
 }
 
 }  // namespace
 
 at::Tensor gradient_square_sum(const FlatParameters& parameters) {
-  at::Tensor total =
-      at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(parameters.device()));
+  std::vector<at::Tensor> gradients;
   for (const FlatUnit& unit : parameters.units()) {
-    if (unit.trainable_numel > 0) total.add_(square_sum(unit.gradient));
+    if (unit.trainable_numel > 0) gradients.push_back(unit.gradient);
   }
-  return total;
+  const auto options = at::TensorOptions().dtype(at::kDouble).device(parameters.device());
+  if (gradients.empty()) return at::zeros({}, options);
+  if (parameters.device().is_cpu()) return at::full({}, square_sum_on_host(gradients), options);
+  // One pass, in float64 and in one order; linalg_vector_norm would first write a float64 copy.
+  return at::stack(at::_foreach_norm(gradients, 2, at::kDouble)).square().sum();
 }
 
 }  // namespace swiattn
