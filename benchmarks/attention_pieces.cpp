@@ -176,19 +176,23 @@ class Pieces {
 int main(int argc, char** argv) {
   swiattn::Options options;
   CLI::App app{"Times the pieces of switch attention on one GPU."};
-  app.add_option("--batch", options.batch);
-  app.add_option("--length", options.length);
-  app.add_option("--heads", options.heads);
-  app.add_option("--kv-heads", options.kv_heads);
-  app.add_option("--head-dim", options.head_dim);
-  app.add_option("--window", options.window);
-  app.add_option("--ratio", options.ratios);
-  app.add_option("--sampled", options.sampled);
-  app.add_option("--backend", options.backends);
-  app.add_option("--repeats", options.repeats);
+  app.add_option("--batch", options.batch)->capture_default_str();
+  app.add_option("--length", options.length)->capture_default_str();
+  app.add_option("--heads", options.heads)->capture_default_str();
+  app.add_option("--kv-heads", options.kv_heads)->capture_default_str();
+  app.add_option("--head-dim", options.head_dim)->capture_default_str();
+  app.add_option("--window", options.window)->capture_default_str();
+  app.add_option("--ratio", options.ratios)->capture_default_str();
+  app.add_option("--sampled", options.sampled)->capture_default_str();
+  app.add_option("--backend", options.backends)->capture_default_str();
+  app.add_option("--repeats", options.repeats)->capture_default_str();
   app.add_flag("--deterministic", options.deterministic);
   app.add_flag("--errors", options.errors, "relative errors against float64, too");
   CLI11_PARSE(app, argc, argv);
+  if (!at::hasCUDA()) {
+    fmt::print(stderr, "error: needs a GPU.\n");
+    return 1;
+  }
   at::globalContext().setDeterministicAlgorithms(options.deterministic, false);
   swiattn::Pieces(options).run();
   return 0;

@@ -37,9 +37,11 @@ int run(int argc, char** argv) {
   std::vector<std::string> layers = {"2048x4096", "2048x2048", "2048x11264", "5632x2048"};
   double milliseconds = 100;
   CLI::App app("Products of linear layers: ours against cuBLAS's first choice.");
-  app.add_option("--tokens", tokens);
-  app.add_option("--layers", layers, "input x output features of each")->delimiter(',');
-  app.add_option("--milliseconds", milliseconds, "of each product");
+  app.add_option("--tokens", tokens)->capture_default_str();
+  app.add_option("--layers", layers, "input x output features of each")
+      ->delimiter(',')
+      ->capture_default_str();
+  app.add_option("--milliseconds", milliseconds, "of each product")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (!at::hasCUDA()) {
     fmt::print(stderr, "error: needs a GPU.\n");
@@ -71,6 +73,11 @@ int run(int argc, char** argv) {
     row(
         "dL/dx", [&] { at::mm(grad, weight); },
         [&] { fused::linear_input_gradient(grad, weight); });
+    // Ours in float32, where gradients are summed; PyTorch's in bfloat16.
+    const GradientTarget into{at::empty({out, in}, type.dtype(at::kFloat)), GradientSum::kWrite};
+    row(
+        "dL/dW", [&] { at::mm(grad.t(), x); },
+        [&] { fused::linear_weight_gradient(grad, x, into); });
   }
   return 0;
 }

@@ -298,47 +298,5 @@ TEST(LargeAttentionKernelsTest, ElementsBeyondTwoToThe31) {
   expect_gate_gradient(rows(found), rows(merged.out), rows(merged.difference));
 }
 
-// Not judged: the gigabytes a second that a run may be compared with.
-template <class Run>
-void print_rate(const char* what, double bytes, const Run& run) {
-  constexpr int kRepetitions = 50;
-  for (int i = 0; i < 5; ++i) run();
-  cudaEvent_t begin = nullptr, end = nullptr;
-  SWIATTN_CHECK_CUDA(cudaEventCreate(&begin));
-  SWIATTN_CHECK_CUDA(cudaEventCreate(&end));
-  const auto on = static_cast<cudaStream_t>(stream());
-  SWIATTN_CHECK_CUDA(cudaEventRecord(begin, on));
-  for (int i = 0; i < kRepetitions; ++i) run();
-  SWIATTN_CHECK_CUDA(cudaEventRecord(end, on));
-  SWIATTN_CHECK_CUDA(cudaEventSynchronize(end));
-  float milliseconds = 0.0F;
-  SWIATTN_CHECK_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
-  milliseconds /= kRepetitions;
-  fmt::print("{:<28} {:7.1f} us {:7.0f} GB/s\n", what, 1e3 * milliseconds,
-             bytes / milliseconds / 1e6);
-  SWIATTN_CHECK_CUDA(cudaEventDestroy(begin));
-  SWIATTN_CHECK_CUDA(cudaEventDestroy(end));
-}
-
-TEST(LargeAttentionKernelsTest, PrintsItsRates) {
-  constexpr int64_t kTokens = 32768, kHeads = 16, kHeadDim = 128, kWindow = 1024;
-  const Operands in = long_document(kTokens, kHeads, kHeadDim, kWindow);
-  const double row = 2.0 * kHeads * kHeadDim;
-  const double far_rows = kTokens - kWindow;
-  const double routed = in.route.narrow(0, kWindow, kTokens - kWindow).sum().item<double>();
-  const double logsumexps = 4.0 * 4 * kHeads * kTokens;
-  const at::Tensor copy = at::empty_like(in.near);
-  print_rate("copy", 2.0 * row * kTokens, [&] { copy.copy_(in.near); });
-  const at::Tensor token = at::empty({kTokens}, options(at::kFloat));
-  print_rate("gate gradient", 2.0 * row * far_rows,
-             [&] { gate_gradient(in.near, in.far, in.position, kWindow, token); });
-  const Merged elsewhere = merge_elsewhere(in, 1.0F);
-  print_rate("merge", row * (3.0 * kTokens + far_rows) + logsumexps,
-             [&] { merge(in, elsewhere, 1.0F); });
-  const Merged in_place{in.near, in.far, in.near_logsumexp, in.far_logsumexp, token};
-  print_rate("merge in place", row * (2.0 * far_rows + kTokens + routed) + logsumexps,
-             [&] { merge(in, in_place, 1.0F); });
-}
-
 }  // namespace
 }  // namespace swiattn

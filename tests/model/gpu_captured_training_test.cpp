@@ -2,11 +2,9 @@
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/core/InferenceMode.h>
-#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <set>
 
 #include "captured_steps.h"
@@ -208,29 +206,6 @@ TEST_F(GpuCapturedTrainingUseTest, ManyModelsBehindEachOtherTrain) {
   const std::vector<MicroBatches> steps = steps_of(c);
   const TrainedSteps expected = train(c, steps, false);
   for (int i = 0; i < 40; ++i) expect_same_bits(train(c, steps, true), expected);
-}
-
-// Of a model whose launches take longer than its kernels.
-TEST_F(GpuCapturedTrainingUseTest, PrintsItsTimes) {
-  Case c{.name = "", .attention = std::vector<A>(24, A::kSwitch)};
-  Model model(config_of(c, 24), c);
-  CapturedTraining training(model.model, model.parameters,
-                            [](const std::string& why) { ADD_FAILURE() << why; });
-  const MicroBatch batch = model.model.prepare(cut_tokens(1, kLength, 0, 5).packed());
-  const auto milliseconds = [&](bool captured) {
-    for (int i = 0; i < 3; ++i) captured ? training.train(batch) : model.model.train(batch);
-    synchronize(kGpu);
-    const auto begin = std::chrono::steady_clock::now();
-    constexpr int kRounds = 20;
-    for (int i = 0; i < kRounds; ++i) captured ? training.train(batch) : model.model.train(batch);
-    synchronize(kGpu);
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-    return 1e3 * seconds.count() / kRounds;
-  };
-  const double launched = milliseconds(false), replayed = milliseconds(true);
-  fmt::print("24 layers of width 256, {} tokens: {:.2f} ms launched, {:.2f} ms replayed\n", kLength,
-             launched, replayed);
-  EXPECT_GT(training.replays(), 0);
 }
 
 }  // namespace

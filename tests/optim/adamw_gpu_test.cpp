@@ -2,10 +2,11 @@
 // included.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <cuda_runtime_api.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "../ops/bandwidth.h"
+#include "base/cuda_check.h"
 #include "optim/adamw.h"
 #include "optim/stochastic_rounding.h"
 
@@ -129,31 +130,6 @@ TEST_P(AdamWGpuMomentsTest, ReachesElementsBeyondTwoToTheThirtyFirst) {
 
 INSTANTIATE_TEST_SUITE_P(All, AdamWGpuMomentsTest, testing::Values(at::kFloat, at::kBFloat16),
                          [](const auto& info) { return toString(info.param); });
-
-// For this layer of the paper's shape 30 bytes an element are 480 us at 2.95 TB/s, and 22 bytes
-// with moments in bfloat16 352 us.
-TEST(AdamWGpuTest, PrintsItsBandwidth) {
-  constexpr auto kMatrix = ParameterRole::kMatrix;
-  const std::vector<ParameterUnit> layer = {
-      {"layer",
-       {single("input_norm", {2048}, ParameterRole::kNorm), single("qkv", {4096, 2048}, kMatrix),
-        single("o", {2048, 2048}, kMatrix), single("post_norm", {2048}, ParameterRole::kNorm),
-        single("gate_up", {11264, 2048}, kMatrix), single("down", {2048, 5632}, kMatrix),
-        single("router", {1, 2048}, ParameterRole::kRouter)}}};
-  for (const at::ScalarType moments : {at::kFloat, at::kBFloat16}) {
-    FlatParameters parameters(layer, {}, at::kBFloat16, kGpu, FlatParameters::Purpose::kTraining,
-                              moments);
-    FlatUnit& unit = parameters.units()[0];
-    unit.master.normal_();
-    unit.gradient.normal_();
-    AdamW optimizer(kSettings, parameters);
-    const at::Tensor one = at::ones({}, unit.master.options().dtype(at::kDouble));
-    const double bytes = moments == at::kFloat ? 30.0 : 22.0;
-    print_bandwidth(fmt::format("AdamW, 47.2 M parameters, moments {}", toString(moments)),
-                    bytes * static_cast<double>(unit.trainable_numel),
-                    [&] { optimizer.step(1e-6, one, one); });
-  }
-}
 
 }  // namespace
 }  // namespace swiattn

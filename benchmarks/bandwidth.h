@@ -1,5 +1,5 @@
 // How close a kernel comes to the memory's rate: timed with events on the GPU, printed beside a
-// copy on the same device, never asserted.
+// copy on the same device.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -1,0 +1,151 @@
+// Times what memory bounds of a training step on one GPU, operation by operation, beside a copy of
+// the same device: norms, SwiGLU, cross entropy, the router's gradient, the gradients' norm, AdamW.
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/cuda/CUDAStream.h>
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bandwidth.h"
+#include "ops/fused_operations.h"
+#include "ops/gpu_kernels.h"
+#include "optim/adamw.h"
+#include "optim/gradient_norm.h"
+
+namespace swiattn {
+namespace {
+
+struct Shape {
+  int64_t tokens = 32768;
+  int64_t width = 2048;
+  int64_t ffn = 5632;
+  int64_t vocabulary = 32000;
+};
+
+const Operations& ops() { return fused_operations(); }
+at::TensorOptions options(at::ScalarType type) {
+  return at::TensorOptions().device(at::kCUDA).dtype(type);
+}
+at::Tensor random(at::IntArrayRef shape) { return at::randn(shape, options(at::kBFloat16)); }
+GradientTarget gradient(at::IntArrayRef shape) {
+  return {at::zeros(shape, options(at::kFloat)), GradientSum::kWrite};
+}
+
+// 8 bytes an element, forward and backward.
+void time_norms(const Shape& s) {
+  const at::Tensor x = random({s.tokens, s.width}), delta = random({s.tokens, s.width});
+  const at::Tensor weight = random({s.width});
+  const double bytes = 8.0 * static_cast<double>(x.numel());
+  print_bandwidth("RMSNorm, forward", bytes,
+                  [&] { ops().rms_norm_forward(x, delta, weight, 1e-5); });
+  const RmsNormOutput saved = ops().rms_norm_forward(x, delta, weight, 1e-5);
+  const GradientTarget grad_weight = gradient({s.width});
+  print_bandwidth("RMSNorm, backward", bytes, [&] {
+    ops().rms_norm_backward(x, delta, saved.residual, weight, saved.inverse_rms, grad_weight);
+  });
+  const at::Tensor router = at::randn({1, s.width}, options(at::kFloat));
+  const at::Tensor grad_logits = at::randn({s.tokens}, options(at::kFloat));
+  const GradientTarget grad_router = gradient({1, s.width});
+  print_bandwidth("RMSNorm with router, forward", bytes,
+                  [&] { ops().routed_norm_forward(x, delta, weight, 1e-5, router); });
+  print_bandwidth("RMSNorm with router, backward", bytes, [&] {
+    ops().routed_norm_backward(x, grad_logits, delta, saved, weight, router, grad_weight,
+                               grad_router);
+  });
+}
+
+// 3 and 6 times tokens x FFN in bfloat16.
+void time_swiglu(const Shape& s) {
+  const at::Tensor gate_up = random({s.tokens, 2 * s.ffn}), grad = random({s.tokens, s.ffn});
+  const double bytes = 2.0 * static_cast<double>(grad.numel());
+  print_bandwidth("SwiGLU, forward", 3 * bytes, [&] { ops().swiglu_forward(gate_up); });
+  print_bandwidth("SwiGLU, backward", 6 * bytes, [&] { ops().swiglu_backward(grad, gate_up); });
+}
+
+// The logits read once from memory, the gradients written: 6 bytes a logit. One chunk of rows.
+void time_cross_entropy(const Shape& s) {
+  const int64_t rows = (int64_t{1} << 26) / s.vocabulary;
+  const at::Tensor logits = at::randn({rows, s.vocabulary}, options(at::kFloat));
+  const at::Tensor targets = at::randint(s.vocabulary, {rows}, options(at::kLong));
+  const at::Tensor nll = at::empty({rows}, options(at::kFloat));
+  const at::Tensor grad = at::empty({rows, s.vocabulary}, options(at::kBFloat16));
+  print_bandwidth(
+      fmt::format("cross entropy, {} rows", rows), 6.0 * static_cast<double>(logits.numel()), [&] {
+        gpu::cross_entropy(logits.const_data_ptr<float>(), targets.const_data_ptr<int64_t>(),
+                           nll.mutable_data_ptr<float>(), grad.mutable_data_ptr(), rows,
+                           s.vocabulary, c10::cuda::getCurrentCUDAStream().stream());
+      });
+}
+
+// Some 35 bytes a token: the two launches are what counts.
+void time_router(const Shape& s) {
+  RoutedTokens tokens;
+  tokens.position = at::arange(s.tokens, options(at::kLong));
+  tokens.logits = at::randn({s.tokens}, options(at::kFloat));
+  tokens.counted = at::ones_like(tokens.logits, at::kBool);
+  tokens.route = tokens.logits > 0;
+  tokens.disagreement = tokens.logits.square();
+  tokens.window = 1024;
+  const at::Tensor nll = at::rand({s.tokens}, options(at::kFloat));
+  const at::Tensor row = at::zeros({RoutingStatistics::kColumns}, options(at::kDouble));
+  const RouterObjective objective{{1e-3, 0.1, 1.0, 100.0, false}, nll, 22};
+  print_bandwidth("router's gradient", 35.0 * static_cast<double>(s.tokens),
+                  [&] { ops().router_gradient(tokens, objective, nll, row); });
+}
+
+// A layer's matrices, without those of attention.
+void time_optimizer(const Shape& s) {
+  const auto matrix = [](const std::string& name, int64_t rows, int64_t columns) {
+    return ParameterGroup{name, {{name, {rows, columns}, ParameterRole::kMatrix}}};
+  };
+  const std::vector<ParameterUnit> layer = {
+      {"layer", {matrix("gate_up", 2 * s.ffn, s.width), matrix("down", s.width, s.ffn)}}};
+  for (const auto& [moments, bytes] :
+       {std::pair{at::kFloat, 30.0}, std::pair{at::kBFloat16, 22.0}}) {
+    FlatParameters parameters(layer, {}, at::kBFloat16, at::Device(at::kCUDA),
+                              FlatParameters::Purpose::kTraining, moments);
+    FlatUnit& unit = parameters.units()[0];
+    unit.master.normal_();
+    unit.gradient.normal_();
+    const auto elements = static_cast<double>(unit.trainable_numel);
+    if (moments == at::kFloat) {
+      print_bandwidth("norm of gradients", 4 * elements, [&] { gradient_square_sum(parameters); });
+    }
+    AdamW optimizer({}, parameters);
+    const at::Tensor one = at::ones({}, options(at::kDouble));
+    print_bandwidth(fmt::format("AdamW, moments {}", toString(moments)), bytes * elements,
+                    [&] { optimizer.step(1e-6, one, one); });
+  }
+}
+
+int run(int argc, char** argv) {
+  Shape shape;
+  CLI::App app("Operations that memory bounds: microseconds, GB/s, and the share of a copy's.");
+  app.add_option("--tokens", shape.tokens)->capture_default_str();
+  app.add_option("--width", shape.width)->capture_default_str();
+  app.add_option("--ffn", shape.ffn)->capture_default_str();
+  app.add_option("--vocabulary", shape.vocabulary)->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  if (!at::hasCUDA()) {
+    fmt::print(stderr, "error: needs a GPU.\n");
+    return 1;
+  }
+  const c10::InferenceMode inference;
+  time_norms(shape);
+  time_swiglu(shape);
+  time_cross_entropy(shape);
+  time_router(shape);
+  time_optimizer(shape);
+  return 0;
+}
+
+}  // namespace
+}  // namespace swiattn
+
+int main(int argc, char** argv) { return swiattn::run(argc, argv); }
