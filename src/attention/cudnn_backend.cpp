@@ -55,21 +55,14 @@ class CudnnBackend final : public AttentionBackend {
 
   Attended forward(Band band, const at::Tensor& qkv, const DocumentLayout& layout,
                    const AttentionShape& shape) const override {
-    if (band == Band::kFar && layout.far_longest == 0) {
-      return fallback(shape).forward(band, qkv, layout, shape);
-    }
-    const Attended attended{
-        at::empty({layout.tokens, shape.heads, shape.head_dim}, qkv.options()),
-        at::empty({shape.heads, layout.tokens}, qkv.options().dtype(at::kFloat))};
-    const std::optional<Dense> dense = dense_problem(band, layout, shape);
-    const CudnnAttentionCall call = make_call(band, qkv, attended, layout, shape, dense);
-    if (!cudnn_.prepare_forward(call)) {
+    const bool nothing = band == Band::kFar && layout.far_longest == 0;
+    if (!nothing) {
+      if (const std::optional<Attended> attended = attend(band, qkv, layout, shape)) {
+        return *attended;
+      }
       tell_refusal(shape);
-      return fallback(shape).forward(band, qkv, layout, shape);
     }
-    if (dense && dense->skip > 0) empty_first_rows(attended, *dense);
-    cudnn_.forward(call);
-    return attended;
+    return fallback(shape).forward(band, qkv, layout, shape);
   }
 
   void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv, const Attended& final,
@@ -104,6 +97,20 @@ class CudnnBackend final : public AttentionBackend {
   }
 
  private:
+  // Nothing where cuDNN has no plan.
+  std::optional<Attended> attend(Band band, const at::Tensor& qkv, const DocumentLayout& layout,
+                                 const AttentionShape& shape) const {
+    const Attended attended{
+        at::empty({layout.tokens, shape.heads, shape.head_dim}, qkv.options()),
+        at::empty({shape.heads, layout.tokens}, qkv.options().dtype(at::kFloat))};
+    const std::optional<Dense> dense = dense_problem(band, layout, shape);
+    const CudnnAttentionCall call = make_call(band, qkv, attended, layout, shape, dense);
+    if (!cudnn_.prepare_forward(call)) return std::nullopt;
+    if (dense && dense->skip > 0) empty_first_rows(attended, *dense);
+    cudnn_.forward(call);
+    return attended;
+  }
+
   static bool flash_serves(const AttentionShape& shape) {
     return shape.head_dim % 8 == 0 && shape.head_dim <= kWidestFlashHead;
   }
