@@ -1,5 +1,5 @@
-// Times the products of linear layers on one GPU as the trainer computes them, and as cuBLAS does
-// by itself. Each runs for a while without a pause, as in a step, under the GPU's power limit.
+// Times the products of linear layers on one GPU as the trainer computes them, and as PyTorch does.
+// Each runs for a while without a pause, as in a step, under the GPU's power limit.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/cuda/CUDAEvent.h>
@@ -36,7 +36,10 @@ int run(int argc, char** argv) {
   // Paper's shape: q|k|v, attention's output, gate|up, down.
   std::vector<std::string> layers = {"2048x4096", "2048x2048", "2048x11264", "5632x2048"};
   double milliseconds = 100;
-  CLI::App app("Products of linear layers: ours against cuBLAS's first choice.");
+  CLI::App app(
+      "Products of linear layers: ours against PyTorch's. dL/dW is float32 with us, where "
+      "gradients "
+      "are summed, and bfloat16 with PyTorch.");
   app.add_option("--tokens", tokens)->capture_default_str();
   app.add_option("--layers", layers, "input x output features of each")
       ->delimiter(',')
@@ -48,7 +51,7 @@ int run(int argc, char** argv) {
     return 1;
   }
   const auto type = at::TensorOptions().device(at::kCUDA).dtype(at::kBFloat16);
-  fmt::print("{:<14}{:<10}{:>10}{:>10}{:>8}{:>10}\n", "layer", "product", "cuBLAS us", "ours us",
+  fmt::print("{:<14}{:<10}{:>10}{:>10}{:>8}{:>10}\n", "layer", "product", "PyTorch us", "ours us",
              "ratio", "TFLOP/s");
   for (const std::string& layer : layers) {
     const size_t by = layer.find('x');
@@ -73,7 +76,6 @@ int run(int argc, char** argv) {
     row(
         "dL/dx", [&] { at::mm(grad, weight); },
         [&] { fused::linear_input_gradient(grad, weight); });
-    // Ours in float32, where gradients are summed; PyTorch's in bfloat16.
     const GradientTarget into{at::empty({out, in}, type.dtype(at::kFloat)), GradientSum::kWrite};
     row(
         "dL/dW", [&] { at::mm(grad.t(), x); },

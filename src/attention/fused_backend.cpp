@@ -136,9 +136,9 @@ class FusedBackend final : public AttentionBackend {
  private:
   bool covers(const at::Tensor& qkv, const AttentionShape& shape) const {
     if (listed_attention_covers(qkv, shape)) return true;
-    tell_once(notice_, fmt::format("Attention has kernels of its own for heads of 64 and 128, "
-                                   "not for {} tokens with heads of {}: the library computes both "
-                                   "branches of every token instead, which takes longer.",
+    tell_once(notice_, fmt::format("Attention's own kernels are for heads of 64 and 128 and less "
+                                   "than 2^31 tokens, not for {} tokens with heads of {}: the "
+                                   "library serves instead, which takes longer.",
                                    qkv.size(0), shape.head_dim));
     return false;
   }

@@ -23,6 +23,7 @@
 #include "attention/listed_tile.cuh"
 #include "attention/softmax_rows.cuh"
 #include "attention/warp_products.cuh"
+#include "attention/warp_search.cuh"
 #include "base/cuda_check.h"
 
 namespace swiattn::gpu {

@@ -18,6 +18,7 @@
 #include "attention/listed_kernels.h"
 #include "attention/softmax_rows.cuh"
 #include "attention/tensor_map.h"
+#include "attention/warp_search.cuh"
 #include "attention/warpgroup_tile.cuh"
 #include "base/cuda_check.h"
 
@@ -65,22 +66,6 @@ struct Maps {
   RowMaps rows[2];
   CUtensorMap key, value;
 };
-
-// The first i < count with values[i] >= bound, by a whole warp: 32 probes at a time.
-__device__ int32_t lower_bound(const int32_t* values, int32_t count, int32_t bound) {
-  const int lane = threadIdx.x % 32;
-  int32_t begin = 0, length = count;
-  while (length > 0) {
-    const int32_t step = (length + 31) / 32;
-    const int32_t probe = begin + (lane + 1) * step - 1;
-    const bool below = probe < begin + length && values[probe] < bound;
-    const int32_t passed = __popc(__ballot_sync(0xffffffffU, below)) * step;
-    // All before begin + passed are below the bound, and so may be the rest of the next step.
-    begin += passed;
-    length = min(step - 1, length - passed);
-  }
-  return begin;
-}
 
 // The steps of a block: for either list every tile of one query head, then of the next.
 struct Walk {

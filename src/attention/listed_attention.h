@@ -8,8 +8,8 @@
 
 namespace swiattn {
 
-// Whether the kernels cover this problem on the current device: bfloat16, head widths 64 and 128,
-// fewer than 2^31 tokens.
+// Whether the kernels cover this problem on the current device: bfloat16, compute capability 8.0
+// and up, head widths 64 and 128, at most 2^31 - 129 tokens.
 bool listed_attention_covers(const at::Tensor& qkv, const AttentionShape& shape);
 
 // AttentionBackend::backward of all rows with NEAR or FULL; grad_qkv is written.

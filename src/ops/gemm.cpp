@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <cublasLt.h>
 
 #include <algorithm>
@@ -36,6 +37,23 @@ struct Seen {
   }
   cublasOperation_t operation() const { return transposed ? CUBLAS_OP_T : CUBLAS_OP_N; }
 };
+
+// Whether rows or columns lie one behind the other without overlapping.
+bool lies_in_lines(const at::Tensor& matrix) {
+  if (matrix.dim() != 2 || (matrix.stride(0) != 1 && matrix.stride(1) != 1)) return false;
+  const int contiguous = matrix.stride(1) == 1 ? 1 : 0, other = 1 - contiguous;
+  return matrix.size(other) == 1 || matrix.stride(other) >= matrix.size(contiguous);
+}
+
+void check_operands(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
+  SWIATTN_CHECK(lies_in_lines(a) && lies_in_lines(b) && lies_in_lines(c) && c.stride(1) == 1 &&
+                    a.size(1) == b.size(0) && c.size(0) == a.size(0) && c.size(1) == b.size(1) &&
+                    c.numel() > 0 && a.size(1) > 0,
+                "a product's matrices fit and have contiguous lines");
+  SWIATTN_CHECK(a.scalar_type() == at::kBFloat16 && b.scalar_type() == at::kBFloat16 &&
+                    (c.scalar_type() == at::kBFloat16 || c.scalar_type() == at::kFloat),
+                "a product of bfloat16 goes to bfloat16 or float32");
+}
 
 cublasLtMatrixLayoutOpaque_t layout(const Seen& matrix, cudaDataType_t type) {
   cublasLtMatrixLayoutOpaque_t made;
@@ -121,6 +139,8 @@ class Gemm {
                                 at::cuda::getCurrentCUDAStream()));
   }
 
+  bool has_narrow_tiles() const { return computes(kernel_, kNarrow); }
+
  private:
   template <class T>
   void set(cublasLtMatmulDescAttributes_t attribute, const T& value) {
@@ -132,11 +152,13 @@ class Gemm {
     const auto end = proposed.begin() + ask(alignment, proposed);
     SWIATTN_CHECK(end != proposed.begin(), "cuBLAS has no kernel for a product");
     kernel_ = proposed.front();
+    SWIATTN_CHECK(kernel_.state == CUBLAS_STATUS_SUCCESS, "cuBLAS's first kernel serves");
     if (!is_hopper() || c.scalar_type() != at::kBFloat16 || !computes(kernel_, kWide)) return;
     const Seen result(c);
     if (places(result, kNarrow) > kMostPlaces * places(result, kWide)) return;
-    const auto narrow = std::find_if(proposed.begin(), end,
-                                     [](const Found& one) { return computes(one, kNarrow); });
+    const auto narrow = std::find_if(proposed.begin(), end, [](const Found& one) {
+      return one.state == CUBLAS_STATUS_SUCCESS && computes(one, kNarrow);
+    });
     if (narrow != end) kernel_ = *narrow;
   }
 
@@ -178,12 +200,23 @@ Key key(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
           seen_c.stride,     cuda_type(c),  alignment(a, b, c)};
 }
 
+Gemm& find(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
+  static thread_local std::map<Key, Gemm> gemms;
+  check_operands(a, b, c);
+  if (gemms.size() == kMostProducts) gemms.clear();
+  return gemms.try_emplace(key(a, b, c), a, b, c).first->second;
+}
+
 }  // namespace
 
 void gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, GradientSum sum) {
-  static thread_local std::map<Key, Gemm> gemms;
-  if (gemms.size() == kMostProducts) gemms.clear();
-  gemms.try_emplace(key(a, b, c), a, b, c).first->second.run(a, b, c, sum);
+  const c10::cuda::CUDAGuard on_device(c.device());
+  find(a, b, c).run(a, b, c, sum);
+}
+
+bool gemm_takes_narrow_tiles(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
+  const c10::cuda::CUDAGuard on_device(c.device());
+  return find(a, b, c).has_narrow_tiles();
 }
 
 }  // namespace swiattn::fused

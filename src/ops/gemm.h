@@ -3,8 +3,9 @@
 // The kernel is the first of those that cuBLAS proposes, with one exception. On an H100, whose
 // power limit makes the kernel that needs least energy the fastest, tiles of 128 x 160 results take
 // 6 to 13 % less time than the tiles of 192 x 192 that cuBLAS prefers for many of a layer's
-// products (docs/architecture.md, "Matrix products"). The shape alone decides, so that the same
-// product has the same bits in every run.
+// products (docs/architecture.md, "Matrix products"). Shapes, strides, types, alignment and the
+// device decide, and no measurement, so that the same product has the same bits in every run. What
+// was decided is kept for each thread.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,7 +16,10 @@ namespace swiattn::fused {
 
 // c = a b or c += a b, queued on the current stream and summed in float32. a [m, k] and b [k, n]
 // are bfloat16, rows or columns contiguous (a transposed view says how it lies); c [m, n] is
-// bfloat16 or float32, rows contiguous. None is empty.
+// bfloat16 or float32, rows contiguous. All lie on one device, and none is empty.
 void gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, GradientSum sum);
+
+// Whether gemm() computes this product in tiles of 128 x 160, for benchmarks and tests.
+bool gemm_takes_narrow_tiles(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c);
 
 }  // namespace swiattn::fused

@@ -1,5 +1,6 @@
 // Products on a GPU against float64.
 #include <ATen/ATen.h>
+#include <ATen/cuda/CUDAContextLight.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -67,6 +68,10 @@ TEST_F(GpuGemmTest, IsTheProduct) {
         const at::Tensor sum = before.clone();
         fused::gemm(a, b, sum, GradientSum::kAdd);
         EXPECT_LE(relative_error(sum, expected + before), bound(at::kFloat, shape.k));
+        const at::Tensor part =
+            at::zeros({shape.m, shape.n + 24}, a.options()).narrow(1, 8, shape.n);
+        for (int i = 0; i < 2; ++i) fused::gemm(a, b, part, GradientSum::kAdd);
+        EXPECT_LE(relative_error(part, 2 * expected), 2 * bound(at::kBFloat16, shape.k));
       }
     }
   }
@@ -90,6 +95,33 @@ TEST_F(GpuGemmTest, IsTheProductOfALayer) {
     check(grad, weight, at::kBFloat16);
     check(grad.t(), x, at::kFloat);
   }
+}
+
+// Forward of the paper's q, k and v at 32K tokens, where cuBLAS's first kernel has tiles of
+// 192 x 192 on an H100.
+TEST_F(GpuGemmTest, TakesNarrowTilesWhereTheyFillTheGpu) {
+  const cudaDeviceProp* const device = at::cuda::getCurrentDeviceProperties();
+  if (device->major != 9 || device->multiProcessorCount != 132) GTEST_SKIP() << "not an H100 SXM";
+  const at::Tensor x = random(32768, 2048, Lies::kWhole);
+  const at::Tensor weight = random(4096, 2048, Lies::kWhole);
+  const auto narrow = [&](at::ScalarType type) {
+    const at::Tensor y = at::empty({32768, 4096}, x.options().dtype(type));
+    return fused::gemm_takes_narrow_tiles(x, weight.t(), y);
+  };
+  EXPECT_TRUE(narrow(at::kBFloat16));
+  EXPECT_FALSE(narrow(at::kFloat));
+}
+
+TEST_F(GpuGemmTest, RefusesWhatItWouldMisread) {
+  const at::Tensor a = random(64, 32, Lies::kWhole), b = random(32, 64, Lies::kWhole);
+  const at::Tensor c = at::empty({64, 64}, a.options());
+  const at::Tensor expanded = random(1, 32, Lies::kWhole).expand({64, 32});
+  const at::Tensor scattered = random(64, 64, Lies::kWhole).slice(1, 0, 64, 2);
+  for (const at::Tensor& bad : {expanded, scattered, a.to(at::kFloat), a.narrow(1, 0, 16)}) {
+    EXPECT_ANY_THROW(fused::gemm(bad, b, c, GradientSum::kWrite));
+  }
+  EXPECT_ANY_THROW(fused::gemm(a, b, c.t(), GradientSum::kWrite));
+  EXPECT_ANY_THROW(fused::gemm(a, b, c.to(at::kDouble), GradientSum::kWrite));
 }
 
 }  // namespace
