@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <climits>
 
+#include "attention/attend_branches.h"
 #include "attention/branch_shares.cuh"
 #include "attention/key_walk.cuh"
-#include "attention/listed_kernels.h"
 #include "attention/running_attention.cuh"
 #include "attention/softmax_rows.cuh"
 #include "attention/tensor_map.h"

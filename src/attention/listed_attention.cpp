@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "attention/attend_branches.h"
 #include "attention/listed_kernels.h"
 #include "base/check.h"
 

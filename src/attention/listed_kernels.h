@@ -140,28 +140,6 @@ struct AttendRowsArguments {
 void attend_rows_sm80(const AttendRowsArguments& arguments, void* stream);
 void attend_rows_sm90(const AttendRowsArguments& arguments, void* stream);
 
-// Both branches of every token, and the one taken, in one pass:
-//
-//   out = o_full where routed, else o_near;   difference = o_full - o_near;   log-sum-exps likewise
-//
-// The difference is that of attend_rows(). For 9.0 alone.
-struct AttendBranchesArguments {
-  const Bf16* query;  // [T, Hq, D], tokens query_stride elements apart
-  int64_t query_stride;
-  KeyValues keys;
-  const int64_t* position;  // [T] index in the document
-  int64_t window;
-  const bool* route;      // [T]
-  Bf16* out;              // [T, Hq, D]
-  Bf16* difference;       // [T, Hq, D]
-  float* logsumexp;       // [Hq, T] natural logarithms
-  float* logsumexp_near;  // [Hq, T]
-  float* logsumexp_full;  // [Hq, T]
-  float* squares;         // [Hq, T] sums of the difference's squares before rounding
-  int32_t* next_item;     // [1] workspace, 0
-};
-void attend_branches_sm90(const AttendBranchesArguments& arguments, void* stream);
-
 // dK and dV: of the window's rows and the far rows together, so that each is rounded once.
 struct KeyGradientArguments {
   ListedRows rows;

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "attention/attend_branches.h"
 #include "listed_rows.h"
 
 namespace swiattn {
