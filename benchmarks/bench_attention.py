@@ -6,7 +6,8 @@
 Times every piece of `attention.backend: fused` and of `library` (build/benchmarks/attention_pieces)
 and, in the same call on the same GPU, cuDNN's and FlashAttention-2's causal attention and
 FlexAttention with the window and with the same full ratio. Prints microseconds, TFLOP/s of the
-visible pairs and the ratio to cuDNN full, then the errors against float64. Needs scripts/build.
+visible pairs and the ratio to cuDNN full, then the errors against float64. Where a peer fails, the
+rest is printed and in the card, and the exit code is 1. Needs scripts/build.
 """
 
 import argparse
@@ -15,37 +16,40 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench_step import binary_quantity, commit, first_line, torch_version
+from card import gpu_name, provenance, write_card
+from command_line import at_least, binary_quantity, make_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / "benchmarks/peers/torch_attention.py"
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--length", type=binary_quantity, default=32768, help="of a sequence")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--heads", type=int, default=16)
-    parser.add_argument("--kv-heads", type=int, default=8)
-    parser.add_argument("--head-dim", type=int, default=128)
-    parser.add_argument("--window", type=binary_quantity, default=1024)
-    parser.add_argument("--ratio", type=float, nargs="+", default=[0.13])
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--deterministic", action="store_true")
-    parser.add_argument("--no-peers", action="store_true", help="our pieces alone")
-    parser.add_argument("--output", type=Path, help="where the card goes")
-    parser.add_argument("--commit", help="for the card, where the sources are not in a git clone")
-    parser.add_argument("--program", type=Path, default=ROOT / "build/benchmarks/attention_pieces")
+    parser = make_parser("scripts/bench_attention", __doc__)
+    add = parser.add_argument
+    program = ROOT / "build/benchmarks/attention_pieces"
+    add("--length", type=binary_quantity, default=32768, help="of a sequence")
+    add("--batch", type=at_least(1), default=1, help="sequences")
+    add("--heads", type=at_least(1), default=16, help="of queries")
+    add("--kv-heads", type=at_least(1), default=8, help="of keys and values")
+    add("--head-dim", type=at_least(1), default=128, help="width of a head")
+    add("--window", type=binary_quantity, default=1024, help="keys that the local branch sees")
+    add("--ratio", type=float, nargs="+", default=[0.13], help="share of rows with full attention")
+    add("--repeats", type=at_least(1), default=20, help="the median of them counts")
+    add("--deterministic", action="store_true", help="backward passes that repeat their bits")
+    add("--no-peers", action="store_true", help="our pieces alone")
+    add("--output", type=Path, help="where the card goes")
+    add("--commit", help="for the card, where the sources are not in a git clone")
+    add("--program", type=Path, default=program, help="what times our pieces")
     return parser.parse_args()
 
 
-def run(command: list[str]) -> list[dict]:
+def run(command: list[str]) -> tuple[list[dict], int]:
+    """The objects that a program printed, and its exit code."""
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if result.returncode != 0:
-        sys.exit(f"error: {Path(command[0]).name} ended with exit code {result.returncode}.")
-    return [json.loads(line) for line in result.stdout.splitlines()]
+        name = next(Path(part).name for part in command if part != sys.executable)
+        print(f"error: {name} ended with exit code {result.returncode}.", file=sys.stderr)
+    return [json.loads(line) for line in result.stdout.splitlines()], result.returncode
 
 
 def shape_options(arguments: argparse.Namespace) -> list[str]:
@@ -82,28 +86,33 @@ def main() -> None:
     if not arguments.program.exists():
         sys.exit(f"error: no {arguments.program}: run scripts/build with CUDA first.")
     flags = ["--errors", *(["--deterministic"] if arguments.deterministic else [])]
-    lines = run([str(arguments.program), *shape_options(arguments), *flags])
-    peers = []
-    if not arguments.no_peers:
-        peers = run([sys.executable, str(PEER), *shape_options(arguments)])
+    ours, failed = run([str(arguments.program), *shape_options(arguments), *flags])
+    if failed:
+        sys.exit(1)
     card = {
-        "device": first_line("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"),
-        "torch": torch_version(),
-        "commit": arguments.commit or commit(),
+        "device": gpu_name(),
+        **provenance("scripts/bench_attention", arguments.commit),
         "batch": arguments.batch,
         "length": arguments.length,
         "heads": arguments.heads,
         "kv_heads": arguments.kv_heads,
         "head_dim": arguments.head_dim,
         "window": arguments.window,
+        "repeats": arguments.repeats,
         "deterministic": arguments.deterministic,
-        "pieces": [x for x in lines if x["piece"] != "errors"] + peers,
-        "errors": [x for x in lines if x["piece"] == "errors"],
+        "pieces": [x for x in ours if x["piece"] != "errors"],
+        "errors": [x for x in ours if x["piece"] == "errors"],
     }
+    if arguments.output:
+        write_card(arguments.output, card)
+    if not arguments.no_peers:
+        peers, failed = run([sys.executable, str(PEER), *shape_options(arguments)])
+        card["pieces"] += peers
     print_table(card)
     if arguments.output:
-        arguments.output.write_text(json.dumps(card, indent=2) + "\n")
+        write_card(arguments.output, card)
         print(f"card: {arguments.output}")
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ import tempfile
 from pathlib import Path
 
 import numpy
+from card import write_card
+from command_line import at_least, make_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / "benchmarks/peers/tokenizers_library.py"
@@ -34,16 +36,15 @@ MISSPELT = 0.02  # of the letters: a word in ten
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("scripts/bench_data", __doc__)
+    add = parser.add_argument
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--tokenizer", type=Path, default=DEMO_MODEL, help="a Hugging Face folder")
-    parser.add_argument("--megabytes", type=float, default=100, help="of text")
-    parser.add_argument("--threads", type=int, default=cores, help="and cores, for each of the two")
-    parser.add_argument("--repeats", type=int, default=3, help="the median of them counts")
-    parser.add_argument("--output", type=Path, help="where the card goes")
-    parser.add_argument("--programs", type=Path, default=ROOT / "build/bin")
+    add("--tokenizer", type=Path, default=DEMO_MODEL, help="a Hugging Face folder")
+    add("--megabytes", type=float, default=100, help="of text")
+    add("--threads", type=at_least(1), default=cores, help="and cores, for each of the two")
+    add("--repeats", type=at_least(1), default=3, help="the median of them counts")
+    add("--output", type=Path, help="where the card goes")
+    add("--programs", type=Path, default=ROOT / "build/bin", help="where swiattn-data is")
     return parser.parse_args()
 
 
@@ -148,8 +149,7 @@ def main() -> None:
     for name, value in card.items():
         print(f"{name:<50}{value:.2f}" if isinstance(value, float) else f"{name:<50}{value}")
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(card, indent=2) + "\n")
+        write_card(arguments.output, card)
         print(f"card: {arguments.output}")
     if not card["ids_equal"]:
         sys.exit("error: the two gave different ids.")

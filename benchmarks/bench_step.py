@@ -3,25 +3,32 @@
     scripts/bench_step --sequence-length 4K --batch 8 --peer full two_branch
     scripts/bench_step --sequence-length 32K --batch 1 --mode switch sampled full --ratio 0.13 \\
         --peer full --output docs/benchmarks/step-32k-{mode}.json
-    scripts/bench_step --profile                                   # and where the time goes
+    scripts/bench_step --rounds 2 --peer full                      # ours, peer; peer, ours
+    scripts/bench_step --profile --keep runs/profiled              # and where the time goes
     scripts/bench_step --batch 2 -- --train.recompute=layer        # the rest goes to swiattn-train
 
 Trains a randomly initialised model of the given shape on random tokens in every mode that is named
 (sampled: switch with far sampling), takes medians over the later steps of metrics.jsonl, prints a
-table and writes a JSON card for each. Profiled steps come after the measured ones. Needs
-scripts/build.
+table and writes a JSON card for each; a card is there as soon as its run is, and grows with each
+peer. What fails is named and the rest goes on; the exit code is 1 then. Profiled steps come after
+the measured ones. Needs scripts/build.
 """
 
 import argparse
-import importlib.metadata
+import contextlib
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from card import gpu_name, provenance, write_card
+from command_line import at_least, binary_quantity, make_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / "benchmarks/peers/compiled_pytorch.py"
@@ -30,45 +37,53 @@ PROFILE_WARMUP = 1
 PROFILED = 3
 KERNELS = 15  # in the card, the longest of them
 MODES = ("switch", "sampled", "full", "window")
+MEDIANS = ("tokens_per_second", "mfu", "memory_gib", "full_ratio", "step_seconds", "data_seconds")
 EOS = 2  # never drawn, so that every sample is one document, as it is for the peer
 
 
-def binary_quantity(text: str) -> int:
-    """4096 and 4K are the same."""
-    units = {"K": 1 << 10, "M": 1 << 20}
-    return int(text[:-1]) * units[text[-1]] if text[-1] in units else int(text)
+class MeasurementError(Exception):
+    """A sentence without its full stop: a program failed, and the others can go on."""
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", type=Path, default=ROOT / "configs/models/paper-1b.json")
-    parser.add_argument("--sequence-length", type=binary_quantity, default=4096)
-    parser.add_argument("--batch", type=int, default=8, help="sequences a step and rank")
-    parser.add_argument("--window", type=binary_quantity, default=1024)
-    parser.add_argument("--mode", choices=MODES, nargs="+", default=["switch"])
-    parser.add_argument(
-        "--ratio", type=float, nargs="+", help="random routing at these full ratios"
-    )
-    parser.add_argument("--steps", type=int, default=15, help="measured, after the warm-up")
-    parser.add_argument("--warmup", type=int, default=5)
-    parser.add_argument("--ranks", type=int, default=1, help="more than one: through mpirun")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--peer", choices=("full", "two_branch"), nargs="+", default=[])
-    parser.add_argument("--peer-cuda-graph", action="store_true", help="the peer's step as a graph")
-    parser.add_argument("--profile", action="store_true", help="say where the time goes, too")
-    parser.add_argument("--output", help="where the card goes; {mode} and {ratio} are filled in")
-    parser.add_argument("--commit", help="for the card, where the sources are not in a git clone")
-    parser.add_argument("--programs", type=Path, default=ROOT / "build/bin")
-    parser.add_argument("rest", nargs="*", metavar="-- --section.key=value")
+    parser = make_parser("scripts/bench_step", __doc__)
+    add = parser.add_argument
+    model = ROOT / "configs/models/paper-1b.json"
+    add("--config", type=Path, default=model, help="config.json with the model's shape")
+    add("--sequence-length", type=binary_quantity, default=4096, help="tokens of a sample")
+    add("--batch", type=at_least(1), default=8, help="sequences a step and rank")
+    add("--window", type=binary_quantity, default=1024, help="keys that the local branch sees")
+    add("--mode", choices=MODES, nargs="+", default=["switch"], help="what is measured")
+    add("--ratio", type=float, nargs="+", help="random routing at these full ratios")
+    add("--steps", type=at_least(1), default=15, help="measured, after the warm-up")
+    add("--warmup", type=at_least(0), default=5, help="steps before them, which do not count")
+    add("--rounds", type=at_least(1), default=1, help="times that everything is measured, by turns")
+    add("--ranks", type=at_least(1), default=1, help="more than one: through mpirun")
+    add("--device", choices=("cuda", "cpu"), default="cuda", help="where all of it runs")
+    add("--peer", choices=("full", "two_branch"), nargs="+", default=[], help="and these peers")
+    add("--peer-cuda-graph", action="store_true", help="the peer's step as one CUDA graph")
+    add("--peer-autotune", action="store_true", help="the peer compiled with max-autotune")
+    add("--profile", action="store_true", help="say where the time goes, too")
+    add("--output", help="where the card goes; {mode} and {ratio} are filled in")
+    add("--keep", type=Path, help="new folder for the run folders (default: removed after use)")
+    add("--commit", help="for the card, where the sources are not in a git clone")
+    add("--programs", type=Path, default=ROOT / "build/bin", help="where swiattn-train is")
+    add("rest", nargs="*", metavar="-- --section.key=value", help="goes to swiattn-train")
     arguments = parser.parse_args()
+    try:
+        arguments.vocabulary = int(json.loads(arguments.config.read_text())["vocab_size"])
+    except OSError as error:
+        parser.error(f"--config: {arguments.config} cannot be read: {error.strerror}.")
+    except (ValueError, KeyError, TypeError):
+        parser.error(f"--config: {arguments.config} is no model's config.json with a vocab_size.")
     if arguments.output:
         outputs = {run.fill_in(arguments.output) for run in runs_of(arguments)}
         if len(outputs) < len(runs_of(arguments)):
             parser.error(
                 "several runs would write the same card: put {mode} or {ratio} in --output."
             )
+    if arguments.keep and arguments.keep.exists():
+        parser.error(f"--keep: {arguments.keep} is there already: name a new folder.")
     return arguments
 
 
@@ -78,6 +93,9 @@ class Run:
 
     mode: str
     ratio: float | None = None
+
+    def __str__(self) -> str:
+        return f"mode {self.mode}" + ("" if self.ratio is None else f", ratio {self.ratio}")
 
     def fill_in(self, output: str) -> Path:
         return Path(output.replace("{mode}", self.mode).replace("{ratio}", str(self.ratio)))
@@ -89,9 +107,19 @@ class Run:
         )
 
 
+@dataclass(frozen=True)
+class Peer:
+    """The PyTorch peer in one of its modes."""
+
+    mode: str
+
+    def __str__(self) -> str:
+        return f"the peer in mode {self.mode}"
+
+
 def runs_of(arguments: argparse.Namespace) -> list[Run]:
     runs = []
-    for mode in arguments.mode:
+    for mode in dict.fromkeys(arguments.mode):
         ratios = arguments.ratio if mode in ("switch", "sampled") else None
         runs += [Run(mode, ratio) for ratio in ratios or [None]]
     return runs
@@ -144,10 +172,23 @@ def run_config(arguments: argparse.Namespace, run: Run, folder: Path) -> str:
     return "".join(f"{name}: {json.dumps(keys)}\n" for name, keys in sections.items() if keys)
 
 
+@contextlib.contextmanager
+def working_folder(arguments: argparse.Namespace, run: Run, turn: int) -> Iterator[Path]:
+    if not arguments.keep:
+        with tempfile.TemporaryDirectory(prefix="swiattn-bench-") as folder:
+            yield Path(folder)
+        return
+    ratio = "" if run.ratio is None else f"-{run.ratio}"
+    folder = arguments.keep.resolve() / f"{run.mode}{ratio}-{turn + 1}"
+    folder.mkdir(parents=True)
+    yield folder
+
+
 def measure_trainer(arguments: argparse.Namespace, run: Run, folder: Path) -> dict:
-    vocabulary = json.loads(arguments.config.read_text())["vocab_size"]
+    """The records of the measured steps, and what is known once a run."""
     sequences = arguments.batch * arguments.ranks * all_steps(arguments)
-    write_random_shard(folder / "random", vocabulary, sequences * arguments.sequence_length + 1)
+    tokens = sequences * arguments.sequence_length + 1
+    write_random_shard(folder / "random", arguments.vocabulary, tokens)
     (folder / "config.yaml").write_text(run_config(arguments, run, folder))
     command = [str(arguments.programs / "swiattn-train"), "--config", str(folder / "config.yaml")]
     command += ["--device", arguments.device, *arguments.rest]
@@ -156,25 +197,36 @@ def measure_trainer(arguments: argparse.Namespace, run: Run, folder: Path) -> di
     root_may_run_mpi = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     result = subprocess.run(command, stdout=sys.stderr, env={**os.environ, **root_may_run_mpi})
     if result.returncode != 0:
-        sys.exit(f"error: swiattn-train ended with exit code {result.returncode}.")
+        raise MeasurementError(f"swiattn-train ended with exit code {result.returncode} in {run}")
     lines = (folder / "run/metrics.jsonl").read_text().splitlines()
     steps = [record for record in map(json.loads, lines) if record["kind"] == "train"]
-    later = steps[arguments.warmup : measured_steps(arguments)]
+    if len(steps) < all_steps(arguments):
+        done = f"{len(steps)} of {all_steps(arguments)} steps"
+        raise MeasurementError(f"swiattn-train stopped after {done} in {run}")
+    return {
+        "steps": steps[arguments.warmup : measured_steps(arguments)],
+        "first_step_seconds": steps[0]["step_seconds"],
+        "profile": read_profile(folder / "run/profile") if arguments.profile else {},
+    }
+
+
+def medians_of_runs(turns: list[dict]) -> dict:
+    """Medians over the steps of all rounds; the profile is the last one."""
+    steps = list(itertools.chain.from_iterable(turn["steps"] for turn in turns))
 
     def median(key):
-        values = [record[key] for record in later if record.get(key) is not None]
+        values = [record[key] for record in steps if record.get(key) is not None]
         return statistics.median(values) if values else None
 
-    keys = ("tokens_per_second", "mfu", "memory_gib", "full_ratio", "step_seconds", "data_seconds")
-    measured = {key: median(key) for key in keys}
-    measured["first_step_seconds"] = steps[0]["step_seconds"]
-    return measured | (read_profile(folder / "run/profile") if arguments.profile else {})
+    first = statistics.median(turn["first_step_seconds"] for turn in turns)
+    figures = {key: median(key) for key in MEDIANS}
+    return {**figures, "first_step_seconds": first, **turns[-1]["profile"]}
 
 
 def read_profile(folder: Path) -> dict:
     path = folder / "kernels.json"
     if not path.exists():
-        sys.exit("error: swiattn-train left no profile; its messages above say why.")
+        raise MeasurementError("swiattn-train left no profile; its messages above say why")
     profile = json.loads(path.read_text())
     idle = {"name": "idle", "share": profile["idle_share"]}
     phases = profile["phases"] + ([idle] if profile["on_gpu"] else [])
@@ -184,76 +236,73 @@ def read_profile(folder: Path) -> dict:
     return {"phases": phases, "kernels": kernels}
 
 
-def measure_peer(arguments: argparse.Namespace, mode: str) -> dict:
+def measure_peer(arguments: argparse.Namespace, peer: Peer) -> dict:
     options = {
         "config": arguments.config,
         "sequence-length": arguments.sequence_length,
         "batch": arguments.batch,
         "steps": arguments.steps,
+        "warmup": arguments.warmup,
         "window": arguments.window,
-        "mode": mode,
+        "mode": peer.mode,
         "device": arguments.device,
     }
     command = [sys.executable, str(PEER)]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
-    if arguments.peer_cuda_graph:
-        command.append("--cuda-graph")
+    command += ["--cuda-graph"] if arguments.peer_cuda_graph else []
+    command += ["--autotune"] if arguments.peer_autotune else []
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if result.returncode != 0:
-        sys.exit(f"error: the peer in mode {mode} ended with exit code {result.returncode}.")
+        raise MeasurementError(f"{peer} ended with exit code {result.returncode}")
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def first_line(*command: str) -> str | None:
-    """What a command says first; nothing when it fails or is not here."""
-    try:
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return result.stdout.splitlines()[0] if result.returncode == 0 and result.stdout else None
-
-
-def commit() -> str:
-    head = first_line("git", "rev-parse", "HEAD")
-    if head and first_line("git", "status", "--porcelain"):
-        head += " with changes"
-    return head or "unknown"
-
-
-def torch_version() -> str | None:
-    try:
-        return importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def medians_of_peers(turns: list[dict]) -> dict:
+    """The report of the first round, with medians over the steps of all rounds."""
+    first = turns[0]
+    median = statistics.median(
+        itertools.chain.from_iterable(turn["step_seconds"] for turn in turns)
+    )
+    faster = first["step_seconds_median"] / median
+    return {
+        "tokens_per_second": first["tokens_per_second"] * faster,
+        "mfu": first["mfu"] and first["mfu"] * faster,
+        "memory_gib": first["memory_gib"],
+        "step_seconds_median": median,
+    }
 
 
 def make_card(
-    arguments: argparse.Namespace, run: Run, trainer: dict, peers: dict[str, dict]
+    arguments: argparse.Namespace, known: dict, run: Run, turns: list[dict], peers: dict[str, dict]
 ) -> dict:
+    """`known` is the card's head, which is the same for every run."""
+    trainer = medians_of_runs(turns)
     per_rank = trainer["tokens_per_second"] / arguments.ranks
-    gpu = first_line("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     card = {
-        "device": (gpu if arguments.device == "cuda" else None) or "cpu",
+        **known,
         "ranks": arguments.ranks,
-        "torch": torch_version(),
-        "commit": arguments.commit or commit(),
         "config": arguments.config.name,
         "sequence_length": arguments.sequence_length,
         "batch": arguments.batch,
         "window": arguments.window,
         "mode": run.mode,
+        "ratio": run.ratio,
         "options": arguments.rest,
+        "warmup": arguments.warmup,
         "steps": arguments.steps,
+        "rounds": len(turns),
         **trainer,
         "tokens_per_second_per_rank": per_rank,
     }
+    if peers:
+        card["peer_cuda_graph"] = arguments.peer_cuda_graph
+        card["peer_autotune"] = arguments.peer_autotune
     for mode, peer in peers.items():
         card[f"peer_{mode}_tokens_per_second"] = peer["tokens_per_second"]
         card[f"ratio_to_peer_{mode}"] = per_rank / peer["tokens_per_second"]
         card[f"peer_{mode}_mfu"] = peer["mfu"]
         card[f"peer_{mode}_memory_gib"] = peer["memory_gib"]
-        card["peer_cuda_graph"] = arguments.peer_cuda_graph
     return card
 
 
@@ -278,37 +327,83 @@ def print_table(cards: list[dict], peers: dict[str, dict]) -> None:
         row(f"peer {mode}", *figures, peer["step_seconds_median"], [])
 
 
-def print_profile(card: dict) -> None:
-    print("phases of a step")
+def print_profile(run: Run, card: dict) -> None:
+    print(f"phases of a step, {run}")
     for phase in card["phases"]:
         print(f"  {phase['name']:<16}{100 * phase['share']:>6.1f} %")
     columns = f"{'calls':>9}{'us each':>11}{'ms a step':>11}{'share':>9}"
-    print(f"  {'the longest kernels':<80}{columns}")
+    print(f"  {f'the longest kernels, {run}':<80}{columns}")
     for kernel in card["kernels"]:
         numbers = f"{kernel['calls']:>9.1f}{kernel['mean_microseconds']:>11.1f}"
         numbers += f"{kernel['milliseconds']:>11.3f}{100 * kernel['share']:>7.1f} %"
         print(f"  {kernel['name']:<80}{numbers}")
 
 
+class Bench:
+    """What was measured so far, and its cards."""
+
+    def __init__(self, arguments: argparse.Namespace):
+        self.arguments = arguments
+        device = (gpu_name() if arguments.device == "cuda" else None) or "cpu"
+        self.known = {"device": device, **provenance("scripts/bench_step", arguments.commit)}
+        self.turns: dict[Run | Peer, list[dict]] = {}
+        self.failed: list[Run | Peer] = []
+
+    def peers(self) -> dict[str, dict]:
+        measured = [peer for peer in self.turns if isinstance(peer, Peer)]
+        return {peer.mode: medians_of_peers(self.turns[peer]) for peer in measured}
+
+    def cards(self) -> dict[Run, dict]:
+        peers = self.peers()
+        return {
+            run: make_card(self.arguments, self.known, run, turns, peers)
+            for run, turns in self.turns.items()
+            if isinstance(run, Run)
+        }
+
+    def measure(self, what: Run | Peer, turn: int) -> None:
+        """One turn; then writes the cards. What failed once is not tried again."""
+        if what in self.failed:
+            return
+        try:
+            if isinstance(what, Peer):
+                figures = measure_peer(self.arguments, what)
+            else:
+                with working_folder(self.arguments, what, turn) as folder:
+                    figures = measure_trainer(self.arguments, what, folder)
+        except MeasurementError as error:
+            print(f"error: {error}.", file=sys.stderr)
+            self.failed.append(what)
+            return
+        self.turns.setdefault(what, []).append(figures)
+        if self.arguments.output:
+            for run, card in self.cards().items():
+                write_card(run.fill_in(self.arguments.output), card)
+
+
 def main() -> None:
     arguments = parse_arguments()
     if not (arguments.programs / "swiattn-train").exists():
         sys.exit(f"error: no swiattn-train in {arguments.programs}: run scripts/build first.")
-    measured = {}
-    for run in runs_of(arguments):
-        with tempfile.TemporaryDirectory(prefix="swiattn-bench-") as folder:
-            measured[run] = measure_trainer(arguments, run, Path(folder))
-    peers = {mode: measure_peer(arguments, mode) for mode in arguments.peer}
-    cards = {run: make_card(arguments, run, trainer, peers) for run, trainer in measured.items()}
-    print_table(list(cards.values()), peers)
+    if not arguments.keep:
+        print("Run folders are removed after use; --keep FOLDER keeps them.", file=sys.stderr)
+    bench = Bench(arguments)
+    order = [*runs_of(arguments), *(Peer(mode) for mode in dict.fromkeys(arguments.peer))]
+    for turn in range(arguments.rounds):
+        for what in order if turn % 2 == 0 else reversed(order):
+            if bench.cards() or isinstance(what, Run):
+                bench.measure(what, turn)
+    cards = bench.cards()
+    if not cards:
+        sys.exit("error: none of our runs could be measured.")
+    print_table(list(cards.values()), bench.peers())
     for run, card in cards.items():
         if arguments.profile:
-            print_profile(card)
+            print_profile(run, card)
         if arguments.output:
-            output = run.fill_in(arguments.output)
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_text(json.dumps(card, indent=2) + "\n")
-            print(f"card: {output}")
+            print(f"card: {run.fill_in(arguments.output)}")
+    if bench.failed:
+        sys.exit(f"error: not measured to the end: {'; '.join(map(str, bench.failed))}.")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """The trainer to beat: the same training step, written in PyTorch for speed.
 
-torch.compile per block, cuDNN attention, bfloat16 autocast over float32 weights, fused AdamW, a
-cross entropy that never holds all logits, clipping, no recomputation, random tokens; with
---cuda-graph the whole step is one graph, which small models need. Modes:
+torch.compile of the embedding, each block, the final norm and the loss, cuDNN attention, bfloat16
+autocast over float32 weights, a cross entropy that never holds all logits, no recomputation, fused
+AdamW that clips gradients while it reads them, random tokens. With --cuda-graph the whole step is
+one graph, which small models need; --autotune lets the compiler time more kernels. Modes:
 
   full        causal attention, the base's own continual pretraining
   two_branch  both branches of Switch Attention under autograd: cuDNN for the full one and
@@ -27,6 +28,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 PEAK_BF16_FLOPS = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12}
 LOSS_CHUNK_TOKENS = 8192
+MAX_GRADIENT_NORM = 1.0
 GAMMA, EPS, ALPHA = 1e-3, 0.1, 100.0  # the paper's regularizer
 
 
@@ -40,6 +42,13 @@ class RmsNorm(nn.Module):
         x32 = x.float()
         scale = torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
         return (x32 * scale * self.weight).to(x.dtype)
+
+
+class Embedding(nn.Embedding):
+    """Rows in bfloat16, which is what the blocks read, of a table in float32."""
+
+    def forward(self, tokens):
+        return F.embedding(tokens, self.weight).bfloat16()
 
 
 def rotate(x, cos, sin):
@@ -112,7 +121,7 @@ class Transformer(nn.Module):
         super().__init__()
         width, head_dim = config["hidden_size"], config["head_dim"]
         layers = config["num_hidden_layers"]
-        self.embedding = nn.Embedding(config["vocab_size"], width)
+        self.embedding = Embedding(config["vocab_size"], width)
         self.blocks = nn.ModuleList(Block(config, attend_window) for _ in range(layers))
         self.norm = RmsNorm(width, config["rms_norm_eps"])
         self.head = nn.Linear(width, config["vocab_size"], bias=False)
@@ -127,7 +136,7 @@ class Transformer(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
 
     def forward(self, tokens):
-        x = self.embedding(tokens).bfloat16()
+        x = self.embedding(tokens)
         routing = []
         for block in self.blocks:
             x, logit, disagreement = block(x, self.cos, self.sin)
@@ -157,7 +166,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             part = slice(begin, begin + LOSS_CHUNK_TOKENS)
             logits = hidden[part] @ low.T
             nll[part], gradient = chunk_loss_function(logits, targets[part], len(targets))
-            grad_hidden[part] = gradient @ low
+            torch.mm(gradient, low, out=grad_hidden[part])
             grad_weight += gradient.T @ hidden[part]
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.mark_non_differentiable(nll)
@@ -176,6 +185,24 @@ def regularizer(routing, nll):
         gamma = GAMMA / (EPS + nll + ALPHA * disagreement.flatten())
         total = total + (gamma * F.softplus(logit.flatten())).mean()
     return total / len(routing)
+
+
+def compile_parts(model, mode):
+    """Compiles what the step runs and returns its loss and regularizer, compiled as well."""
+    for part in (model.embedding, *model.blocks, model.norm):
+        part.compile(fullgraph=True, dynamic=False, mode=mode)
+    return (torch.compile(f, dynamic=False, mode=mode) for f in (chunk_loss, regularizer))
+
+
+def clip_in_optimizer(optimizer, parameters):
+    """Has the next step clip the gradients' norm, or be skipped where that is not finite.
+
+    The fused update divides each gradient by `grad_scale` as it reads it and does nothing where
+    `found_inf` is 1. clip_grad_norm_ would read and write all of them once more.
+    """
+    norm = nn.utils.get_total_norm([p.grad for p in parameters], foreach=True)
+    optimizer.grad_scale = (norm / MAX_GRADIENT_NORM).clamp(min=1.0)
+    optimizer.found_inf = 1.0 - norm.isfinite().float()
 
 
 def captured(step):
@@ -207,12 +234,11 @@ def train(arguments, config, device):
         model = Transformer(config, arguments.sequence_length, window)
     loss_function, regularize = chunk_loss, regularizer
     if on_gpu:
-        for block in model.blocks:
-            block.compile(fullgraph=True, dynamic=False)
-        loss_function = torch.compile(chunk_loss, dynamic=False)
-        regularize = torch.compile(regularizer, dynamic=False)
+        compiler_mode = "max-autotune-no-cudagraphs" if arguments.autotune else None
+        loss_function, regularize = compile_parts(model, compiler_mode)
+    parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(
-        model.parameters(),
+        parameters,
         lr=1e-4,
         betas=(0.9, 0.95),
         eps=1e-8,
@@ -232,7 +258,7 @@ def train(arguments, config, device):
         )
         total = loss + regularize(routing, nll) if window else loss
         total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
+        clip_in_optimizer(optimizer, parameters)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss.detach()
@@ -268,16 +294,20 @@ def read_config(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", required=True, help="config.json of a Llama")
-    parser.add_argument("--sequence-length", type=int, default=4096)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=10, help="measured, after the warm-up")
-    parser.add_argument("--warmup", type=int, default=5)
-    parser.add_argument("--mode", choices=("full", "two_branch"), default="full")
-    parser.add_argument("--window", type=int, default=1024)
-    parser.add_argument("--cuda-graph", action="store_true")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config", required=True, default=argparse.SUPPRESS, help="config.json of a Llama")
+    add("--sequence-length", type=int, default=4096, help="tokens of a sample")
+    add("--batch", type=int, default=8, help="sequences a step")
+    add("--steps", type=int, default=10, help="measured, after the warm-up")
+    add("--warmup", type=int, default=5, help="steps before them, which do not count")
+    add("--mode", choices=("full", "two_branch"), default="full", help="of attention")
+    add("--window", type=int, default=1024, help="keys that the local branch sees")
+    add("--cuda-graph", action="store_true", help="the step as one CUDA graph")
+    add("--autotune", action="store_true", help="compile with max-autotune-no-cudagraphs")
+    add("--device", choices=("cuda", "cpu"), default="cuda", help="where it runs")
     arguments = parser.parse_args()
 
     device = torch.device(arguments.device)
@@ -299,8 +329,11 @@ def main():
         "peer": "compiled_pytorch",
         "mode": arguments.mode,
         "cuda_graph": arguments.cuda_graph,
+        "autotune": arguments.autotune,
         "device": name,
         "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
         "sequence_length": arguments.sequence_length,
         "batch": arguments.batch,
         "parameters": parameters,

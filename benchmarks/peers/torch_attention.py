@@ -113,15 +113,18 @@ def routed(route, window):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--length", type=int, default=32768)
-    parser.add_argument("--heads", type=int, default=16)
-    parser.add_argument("--kv-heads", type=int, default=8)
-    parser.add_argument("--head-dim", type=int, default=128)
-    parser.add_argument("--window", type=int, default=1024)
-    parser.add_argument("--ratio", type=float, nargs="+", default=[0.13])
-    parser.add_argument("--repeats", type=int, default=20)
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--batch", type=int, default=1, help="sequences")
+    add("--length", type=int, default=32768, help="of a sequence")
+    add("--heads", type=int, default=16, help="of queries")
+    add("--kv-heads", type=int, default=8, help="of keys and values")
+    add("--head-dim", type=int, default=128, help="width of a head")
+    add("--window", type=int, default=1024, help="keys that a query sees")
+    add("--ratio", type=float, nargs="+", default=[0.13], help="share of queries that see all")
+    add("--repeats", type=int, default=20, help="the median of them counts")
     arguments = parser.parse_args()
     length, window = arguments.length, min(arguments.window, arguments.length)
     full_pairs = length * (length + 1) / 2
