@@ -80,7 +80,7 @@ void check_routing(const RunConfig& config) {
             "regularizer.detach_gamma false works with attention.backend reference only.");
   refuse_if(!regularizer.detach_gamma && config.attention.far_sampling.enabled,
             "regularizer.detach_gamma false needs the disagreement of every token; set "
-            "attention.far_sampling.enabled to false.");
+            "attention.far_sampling to {{enabled: false}}.");
 }
 
 void check_data(const DataSection& data) {
@@ -118,11 +118,22 @@ void check_length(const RunConfig& config) {
             config.warmup_steps(), config.decay_steps(), config.total_steps());
 }
 
+// p -= lr * (… + decay * p): from a product of 1 on, decay turns weights around instead of
+// shrinking them.
+void check_optimizer(const OptimizerSection& optimizer) {
+  const double shrinkage = optimizer.learning_rate * optimizer.weight_decay;
+  refuse_if(shrinkage >= 1,
+            "optimizer.learning_rate ({}) times optimizer.weight_decay ({}) is {:g}, so that a "
+            "step would turn the weights around; it must be below 1.",
+            optimizer.learning_rate, optimizer.weight_decay, shrinkage);
+}
+
 void check_log(const RunConfig& config) {
   const auto& profile = config.log.profile;
-  refuse_if(profile && profile->last() > config.total_steps(),
-            "log.profile ends with step {}, but the run has {} steps.",
-            profile ? profile->last() : 0, config.total_steps());
+  refuse_if(
+      profile && profile->last() > config.total_steps(),
+      "log.profile ends with step {}, but the run has {} steps; lower its start or its steps.",
+      profile ? profile->last() : 0, config.total_steps());
 }
 
 void check_supported(const RunConfig& config) {
@@ -142,6 +153,7 @@ void check_run_config(const RunConfig& config) {
   check_routing(config);
   check_data(config.data);
   check_length(config);
+  check_optimizer(config.optimizer);
   check_log(config);
   check_supported(config);
 }

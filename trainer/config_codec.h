@@ -48,6 +48,8 @@ struct Interval {
 };
 inline constexpr Interval kPositive = {.low = 0, .without_low = true};
 inline constexpr Interval kNotNegative = {.low = 0};
+// What is divided by in float32, whose smallest normal number this is: less may become 0 there.
+inline constexpr Interval kDivisor = {.low = 1.2e-38};
 inline constexpr Interval kShare = {.low = 0, .high = 1};
 
 Codec<bool> boolean();

@@ -214,7 +214,7 @@ std::vector<Field> fields_of(RegularizerSection& regularizer) {
             "and "
             "no_disagreement drop a term; constant: gamma; target_ratio: steered by its ratio."),
       field("gamma", regularizer.gamma, number(kNotNegative), kRefused, "Its strength."),
-      field("eps", regularizer.eps, number(kPositive), kRefused, "Keeps the denominator above 0."),
+      field("eps", regularizer.eps, number(kDivisor), kRefused, "Keeps the denominator above 0."),
       field("alpha", regularizer.alpha, number(kNotNegative), kRefused,
             "The weight of the disagreement of the two branches."),
       field("detach_gamma", regularizer.detach_gamma, boolean(), kRefused,
@@ -282,10 +282,11 @@ std::vector<Field> fields_of(OptimizerSection& optimizer) {
       field("learning_rate", optimizer.learning_rate, number(kPositive), kRefused, "At its peak."),
       field("betas", optimizer.betas, pair_of(number({.low = 0, .high = 1, .without_high = true})),
             kRefused, "Decay of the first and second moment."),
-      field("eps", optimizer.eps, number(kPositive), kRefused,
+      field("eps", optimizer.eps, number(kDivisor), kRefused,
             "Added to the root of the second moment."),
       field("weight_decay", optimizer.weight_decay, number(kNotNegative), kRefused,
-            "Decoupled; on matrices and embeddings, not on norms, biases and the router."),
+            "Decoupled; on matrices and embeddings, not on norms, biases and the router. Times "
+            "`learning_rate` it must be below 1."),
       field("clip", optimizer.clip, number(kPositive), kRefused,
             "Gradients are scaled to at most this L2 norm of all together."),
       field("moments", optimizer.moments,
@@ -328,7 +329,8 @@ std::vector<Field> fields_of(ValidationSection& validation) {
 std::vector<Field> fields_of(CheckpointSection& checkpoint) {
   return {
       field("every", checkpoint.every, whole(1), kFree, "Steps between checkpoints."),
-      field("keep_last", checkpoint.keep_last, whole(1), kFree, "The newest ones that stay."),
+      field("keep_last", checkpoint.keep_last, whole(1), kFree,
+            "The newest ones that stay; while steps are skipped, all do."),
       field("keep_every", checkpoint.keep_every, nullable(whole(1)), kFree,
             "Those of steps that this divides stay too."),
       field("export_at_end", checkpoint.export_at_end, boolean(), kFree,
@@ -384,7 +386,9 @@ std::vector<Field> fields_of(NumericsSection& numerics) {
   using Deterministic = NumericsSection::Deterministic;
   return {
       field("skip_nonfinite", numerics.skip_nonfinite, boolean(), kRefused,
-            "A step with a non-finite loss or gradient changes no weight; false: it ends the run."),
+            "A step with a non-finite loss or gradient, or without a token that has a target, "
+            "changes "
+            "no weight; false: it ends the run."),
       field("max_skips_in_a_row", numerics.max_skips_in_a_row, whole(1), kFree,
             "This many skipped steps in a row end the run with exit code 6."),
       field("deterministic", numerics.deterministic,

@@ -60,10 +60,31 @@ YamlNode map_with(const std::string& key, YamlNode value) {
   return map;
 }
 
+// Refuses a key of a map inside a value, "attention.far_sampling.enabled": such a map has no parts
+// that a command line could set one by one.
+void refuse_part_of_map(const std::vector<Section>& sections, const std::string& argument) {
+  const size_t equals = argument.find('=');
+  for (const Section& section : sections) {
+    for (const Field& field : section.fields) {
+      const std::string start = fmt::format("--{}.{}.", section.name, field.key);
+      if (!argument.starts_with(start) || start.size() > equals) continue;
+      fail(ExitCode::kConfiguration,
+           "command line: {0}.{1} is given whole: --{0}.{1}='{{{2}: {3}}}', with its other keys "
+           "where they are needed. It must be {4}.",
+           section.name, field.key, argument.substr(start.size(), equals - start.size()),
+           argument.substr(equals + 1), field.values);
+    }
+  }
+}
+
 // `argument` as typed, "--attention.window=4K", as the document {attention: {window: 4K}}.
 YamlNode parse_override(const std::string& argument) {
   const size_t equals = argument.find('=');
   const size_t dot = argument.find('.');
+  if (argument.starts_with("--") && equals == std::string::npos && dot != std::string::npos) {
+    fail(ExitCode::kConfiguration,
+         "command line: {0} needs its value after an equals sign: {0}=VALUE.", argument);
+  }
   if (!argument.starts_with("--") || equals == std::string::npos || dot > equals) {
     fail(ExitCode::kConfiguration,
          "command line: \"{}\" is neither an option of --help nor a key of the configuration, "
@@ -120,7 +141,9 @@ RunConfig parse_run_config(std::string_view text, const std::string& source,
   std::set<std::string> given;
   read_sections(sections, parse_yaml(text, source), given);
   for (const std::string& argument : overrides) {
-    read_sections(sections, parse_override(argument), given);
+    const YamlNode document = parse_override(argument);
+    refuse_part_of_map(sections, argument);
+    read_sections(sections, document, given);
   }
   check_required(sections, source, given);
   check_run_config(config);

@@ -2,33 +2,40 @@
 
 #include <fmt/format.h>
 
+#include "base/file_system.h"
 #include "base/quantity.h"
 #include "model/parameter_table.h"
 #include "trainer/data_setup.h"
 #include "trainer/memory_use.h"
 #include "trainer/model_setup.h"
+#include "trainer/run_folder.h"
+#include "trainer/run_session.h"
 #include "trainer/schedule_setup.h"
 
 namespace swiattn {
 namespace {
 
-std::string describe_activations(const RunConfig& config, const ModelConfig& model,
-                                 const CausalLmOptions& options) {
+using CountActivations = int64_t (*)(Recompute recompute, const ModelConfig& config,
+                                     const CausalLmOptions& options, at::ScalarType compute_type,
+                                     int64_t tokens);
+
+// What `count` gives for a micro-batch in each mode of train.recompute, on top of `base` bytes.
+std::string describe_modes(CountActivations count, int64_t base, const RunConfig& config,
+                           const ModelConfig& model, const CausalLmOptions& options) {
   const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
-  const auto kept = [&](Recompute recompute) {
-    return describe_bytes(
-        kept_activations(recompute, model, options, compute_type(config), tokens));
+  const auto bytes = [&](Recompute recompute) {
+    return describe_bytes(base + count(recompute, model, options, compute_type(config), tokens));
   };
-  return fmt::format(
-      "{} kept by the layers for the backward of a micro-batch (train.recompute none: {}, "
-      "selective: {}, layer: {})",
-      kept(options.recompute), kept(Recompute::kNone), kept(Recompute::kSelective),
-      kept(Recompute::kLayer));
+  return fmt::format("{} (train.recompute none: {}, selective: {}, layer: {})",
+                     bytes(options.recompute), bytes(Recompute::kNone),
+                     bytes(Recompute::kSelective), bytes(Recompute::kLayer));
 }
 
 }  // namespace
 
-std::string describe_dry_run(const RunConfig& config, int ranks) {
+std::string describe_dry_run(const RunConfig& config, c10::Device device, int ranks) {
+  const auto backend = attention_backend(config, device);
+  try_run_folder(FileSystem::posix(), config.run.folder);
   const ModelConfig model = starting_model_config(config);
   const std::vector<ParameterUnit> units = parameter_table(model, has_router(config));
   const auto frozen = frozen_tensors(units, config.train.freeze);
@@ -49,9 +56,17 @@ std::string describe_dry_run(const RunConfig& config, int ranks) {
                       has_router(config) ? model.layers * model.hidden_size : 0, frozen.size());
   const FlatParameters parameters(units, frozen, compute_type(config), c10::kMeta,
                                   FlatParameters::Purpose::kTraining, moment_type(config));
-  text += fmt::format("#   memory      {}; activations and workspace come on top\n",
-                      describe_memory(memory_use(parameters)));
-  text += fmt::format("#   activations {}\n", describe_activations(config, model, options));
+  const MemoryUse memory = memory_use(parameters);
+  text += fmt::format("#   memory      {}; {} together\n", describe_memory(memory),
+                      describe_bytes(memory.total()));
+  text += fmt::format("#   activations kept by the layers for the backward of a micro-batch: {}\n",
+                      describe_modes(kept_activations, 0, config, model, options));
+  text += fmt::format(
+      "#   peak        of a step, without the workspace of libraries and the batch: {}\n",
+      describe_modes(peak_activations, memory.total(), config, model, options));
+  text += fmt::format("#   computes    {}\n",
+                      describe_computing(config, model, device, ranks, *backend,
+                                         choose_determinism(config, model, device)));
   text += fmt::format(
       "#   step        {} sequences of {} = {} tokens; {} micro-batches of {} on each of {} "
       "ranks\n",
@@ -64,7 +79,11 @@ std::string describe_dry_run(const RunConfig& config, int ranks) {
        {int64_t{1}, schedule.warmup_steps, (steps + schedule.warmup_steps) / 2, steps}) {
     if (step >= 1) text += fmt::format("  step {}: {:.3g}", step, schedule.learning_rate(step));
   }
-  return text + "\n";
+  text += "\n";
+  for (const std::string& warning : start_warnings(config, model, device)) {
+    text += fmt::format("#   warning     {}\n", warning);
+  }
+  return text;
 }
 
 }  // namespace swiattn

@@ -1,6 +1,9 @@
 #include "trainer/memory_use.h"
 
+#include <c10/core/ScalarType.h>
 #include <fmt/format.h>
+
+#include <algorithm>
 
 namespace swiattn {
 namespace {
@@ -31,6 +34,23 @@ int64_t kept_activations(Recompute recompute, const ModelConfig& config,
         tokens * kept_bytes_per_token(recompute, config, attention, options.gate, compute_type);
   }
   return bytes;
+}
+
+int64_t peak_activations(Recompute recompute, const ModelConfig& config,
+                         const CausalLmOptions& options, at::ScalarType compute_type,
+                         int64_t tokens) {
+  const auto element = static_cast<int64_t>(c10::elementSize(compute_type));
+  // Behind the layer, and of silu(gate) up; those of gate and up stand in their place.
+  const int64_t gradients = (config.hidden_size + config.intermediate_size) * element;
+  const auto bytes = [&](Recompute mode, LayerAttention attention) {
+    return kept_bytes_per_token(mode, config, attention, options.gate, compute_type);
+  };
+  int64_t before = 0, peak = 0;
+  for (const LayerAttention attention : options.attention) {
+    peak = std::max(peak, before + bytes(Recompute::kNone, attention) + gradients);
+    before += bytes(recompute, attention);
+  }
+  return tokens * peak;
 }
 
 std::string describe_bytes(int64_t bytes) {

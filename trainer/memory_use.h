@@ -28,6 +28,13 @@ int64_t kept_activations(Recompute recompute, const ModelConfig& config,
                          const CausalLmOptions& options, at::ScalarType compute_type,
                          int64_t tokens);
 
+// The most bytes that a step has beside MemoryUse, as counted (docs/architecture.md, Memory): while
+// the backward is in the FFN of a layer, all tensors of that layer, what those before it keep, and
+// two gradients. Without the workspace of libraries and the batch.
+int64_t peak_activations(Recompute recompute, const ModelConfig& config,
+                         const CausalLmOptions& options, at::ScalarType compute_type,
+                         int64_t tokens);
+
 // "6.54 GiB", or "812.0 MiB"
 std::string describe_bytes(int64_t bytes);
 

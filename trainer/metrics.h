@@ -36,7 +36,7 @@ struct StepMetrics {
   double tokens_per_second = kNone;
   double mfu = kNone;
   double memory_gib = kNone;
-  int64_t skipped = 0;  // non-finite steps so far
+  int64_t skipped = 0;  // steps without an update so far
 };
 
 struct ValidationMetrics {

@@ -9,6 +9,7 @@
 #include "loss/regularizer.h"
 #include "model/captured_training.h"
 #include "model/parameter_table.h"
+#include "parallel/device.h"
 
 namespace swiattn {
 namespace {
@@ -73,6 +74,32 @@ RegularizerKind regularizer_kind(RegularizerSection::Kind kind) {
   return RegularizerKind::kAdaptive;
 }
 
+std::string backend_name(AttentionSection::Backend backend) {
+  switch (backend) {
+    case AttentionSection::Backend::kReference:
+      return "reference";
+    case AttentionSection::Backend::kLibrary:
+      return "library";
+    case AttentionSection::Backend::kFused:
+      return "fused";
+    case AttentionSection::Backend::kAuto:
+      break;
+  }
+  return "auto";
+}
+
+std::optional<std::string> same_branches_warning(const RunConfig& config) {
+  const int64_t window = config.attention.window, length = config.data.sequence_length;
+  if (config.attention.mode != AttentionSection::Mode::kSwitch || window < length) {
+    return std::nullopt;
+  }
+  return fmt::format(
+      "attention.window ({}) is not below data.sequence_length ({}): both branches of attention "
+      "see the same keys, and the router learns nothing from the loss. Choose a smaller window, or "
+      "longer sequences.",
+      window, length);
+}
+
 Recompute recompute_of(TrainSection::Recompute recompute) {
   switch (recompute) {
     case TrainSection::Recompute::kSelective:
@@ -124,6 +151,32 @@ bool replays_training(const RunConfig& config, const ModelConfig& model, c10::De
                               model.hidden_size);
 }
 
+std::unique_ptr<AttentionBackend> attention_backend(const RunConfig& config, c10::Device device,
+                                                    const AttentionNotice& notice) {
+  return make_attention_backend(backend_name(config.attention.backend), device,
+                                compute_type(config), notice);
+}
+
+std::string describe_computing(const RunConfig& config, const ModelConfig& model,
+                               c10::Device device, int ranks, const AttentionBackend& backend,
+                               bool deterministic) {
+  return fmt::format("{} on {}; attention: {}; {}{}",
+                     ranks == 1 ? "1 rank" : fmt::format("{} ranks", ranks),
+                     device_facts(device).name, backend.name(),
+                     deterministic ? "deterministic" : "not deterministic",
+                     replays_training(config, model, device) ? "; CUDA graphs" : "");
+}
+
+std::vector<std::string> start_warnings(const RunConfig& config, const ModelConfig& model,
+                                        c10::Device device) {
+  std::vector<std::string> warnings;
+  for (auto& warning :
+       {far_sampling_warning(config, model, device), same_branches_warning(config)}) {
+    if (warning) warnings.push_back(*warning);
+  }
+  return warnings;
+}
+
 std::optional<std::string> far_sampling_warning(const RunConfig& config, const ModelConfig& model,
                                                 c10::Device device) {
   if (!config.attention.far_sampling.enabled) return std::nullopt;
@@ -146,8 +199,8 @@ std::optional<std::string> far_sampling_warning(const RunConfig& config, const M
   }
   return fmt::format(
       "attention.far_sampling saves no time {}: the far keys of every token are read as without "
-      "it, and what it adds is the noise of a sample; {}set attention.far_sampling.enabled to "
-      "false.",
+      "it, and what it adds is the noise of a sample; {}set attention.far_sampling to "
+      "{{enabled: false}}.",
       where, instead);
 }
 

@@ -1,6 +1,7 @@
 // From the configuration of a run to the model it trains.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -29,11 +30,25 @@ HybridAttention hybrid_attention(const RunConfig& config);
 // short enough to compute things twice.
 bool replays_training(const RunConfig& config, const ModelConfig& model, c10::Device device);
 
+// attention.backend on this device. Throws Error{kConfiguration} where it cannot compute there.
+std::unique_ptr<AttentionBackend> attention_backend(const RunConfig& config, c10::Device device,
+                                                    const AttentionNotice& notice = {});
+
+// "1 rank on CPU, 2 threads; attention: library (blockwise); deterministic"
+std::string describe_computing(const RunConfig& config, const ModelConfig& model,
+                               c10::Device device, int ranks, const AttentionBackend& backend,
+                               bool deterministic);
+
 // What a user is to know of attention.far_sampling where it saves no time, since none of our
 // attention kernels, which alone compute sampled rows, serves this run: a sentence. Nothing where
 // they do, or where nothing is sampled.
 std::optional<std::string> far_sampling_warning(const RunConfig& config, const ModelConfig& model,
                                                 c10::Device device);
+
+// All that is allowed but probably not meant, in sentences: that, and tokens whose two branches see
+// the same keys.
+std::vector<std::string> start_warnings(const RunConfig& config, const ModelConfig& model,
+                                        c10::Device device);
 
 // Whether the layers have trained routers.
 bool has_router(const RunConfig& config);

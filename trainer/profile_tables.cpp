@@ -57,15 +57,15 @@ std::string phase_table(const ProfileSummary& summary) {
 
 }  // namespace
 
-std::string profiled_steps(const ProfileSummary& summary, const ProfileTitle& title) {
-  if (summary.steps == 1) return fmt::format("step {}", title.first_step);
-  return fmt::format("steps {} to {}", title.first_step, title.first_step + summary.steps - 1);
+std::string profiled_steps(int64_t first, int64_t count) {
+  if (count == 1) return fmt::format("step {}", first);
+  return fmt::format("steps {} to {}", first, first + count - 1);
 }
 
 std::string profile_text(const ProfileSummary& summary, const ProfileTitle& title) {
   return fmt::format("Profile of {} on {}, {:.3f} ms a step.\n\n{}\n{}",
-                     profiled_steps(summary, title), title.device, summary.step_milliseconds,
-                     kernel_table(summary), phase_table(summary));
+                     profiled_steps(title.first_step, summary.steps), title.device,
+                     summary.step_milliseconds, kernel_table(summary), phase_table(summary));
 }
 
 nlohmann::ordered_json profile_json(const ProfileSummary& summary, const ProfileTitle& title) {

@@ -15,7 +15,7 @@ struct ProfileTitle {
 };
 
 // "steps 11 to 13", "step 11".
-std::string profiled_steps(const ProfileSummary& summary, const ProfileTitle& title);
+std::string profiled_steps(int64_t first, int64_t count);
 
 // A table of kernels (without a GPU: operators), one of phases; ends in a newline.
 std::string profile_text(const ProfileSummary& summary, const ProfileTitle& title);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <set>
@@ -12,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/checkpoint_names.h"
 #include "parallel/device.h"
 #include "parallel/phase.h"
 #include "trainer/profile_summary.h"
@@ -83,14 +85,13 @@ std::vector<ProfileEvent> events_of(const kineto::ProfilerResult& result) {
   return events;
 }
 
-// The library writes next to `path`, renames, and reports a failure to nobody: a file that is there
-// afterwards is whole.
-void save_trace(FileSystem& files, kineto::ProfilerResult& result, const std::string& path) {
-  if (file_exists(path)) files.remove_file(path);
+// Whether it is there. The library writes next to `path`, where nothing may be, renames, and
+// reports a failure to nobody: a file that is there afterwards is whole.
+bool save_trace(FileSystem& files, kineto::ProfilerResult& result, const std::string& path) {
   result.save(path);
-  if (file_exists(path)) return;
+  if (file_exists(path)) return true;
   if (file_exists(path + ".tmp")) files.remove_file(path + ".tmp");
-  fail(ExitCode::kCheckpoint, "{} could not be written.", path);
+  return false;
 }
 
 }  // namespace
@@ -99,6 +100,7 @@ Profiler::Profiler(FileSystem& files, std::string folder, const ProfileRange& st
                    c10::Device device, std::string device_name, RunObserver& observer)
     : files_(files),
       folder_(std::move(folder)),
+      unfinished_(folder_ + ".tmp"),
       steps_(steps),
       device_(device),
       device_name_(std::move(device_name)),
@@ -130,6 +132,12 @@ void Profiler::start() {
 
 void Profiler::before_step(int64_t step) {
   try {
+    if (state_ == State::kOff && step > steps_.last()) {
+      state_ = State::kDone;
+      observer_.tell(
+          fmt::format("log.profile: the run goes on with step {}, behind {}; nothing is profiled.",
+                      step, profiled_steps(steps_.start, steps_.steps)));
+    }
     if (state_ == State::kOff && (step + 1 == steps_.start || steps_.contains(step))) prepare();
     if (state_ != State::kPrepared || !steps_.contains(step)) return;
     start();
@@ -146,7 +154,8 @@ void Profiler::finish() {
   try {
     write();
   } catch (const std::exception& error) {
-    observer_.warn(fmt::format("The profile is not complete. {}", error.what()));
+    discard();
+    observer_.warn(fmt::format("The profile could not be written. {}", error.what()));
   }
 }
 
@@ -156,18 +165,42 @@ void Profiler::write() {
   const ProfileSummary summary =
       summarize_profile(events_of(*result), phase_names(), device_.is_cuda());
   const ProfileTitle title{first_step_, device_name_};
-  files_.make_folders(folder_);
-  write_file_atomically(files_, folder_ + "/kernels.txt", profile_text(summary, title));
-  write_file_atomically(files_, folder_ + "/kernels.json",
+  files_.remove_folder_tree(unfinished_);
+  files_.make_folders(unfinished_);
+  write_file_atomically(files_, unfinished_ + "/kernels.txt", profile_text(summary, title));
+  write_file_atomically(files_, unfinished_ + "/kernels.json",
                         dump_json(profile_json(summary, title), 2) + "\n");
-  save_trace(files_, *result, folder_ + "/trace.json");
+  const bool traced = save_trace(files_, *result, unfinished_ + "/trace.json");
+  const std::string before = publish();
   if (!summary.complete) {
     observer_.warn(
         "The profiler has lost kernels: profile fewer steps at a time (log.profile), and see that "
         "no other tool traces this GPU.");
   }
-  observer_.tell(fmt::format("Profile of {}: {}/kernels.txt, and trace.json for ui.perfetto.dev.",
-                             profiled_steps(summary, title), folder_));
+  if (!traced) observer_.warn("The profile has no trace.json: is the disk full?");
+  observer_.tell(fmt::format("Profile of {}: {}/kernels.txt{}.{}",
+                             profiled_steps(first_step_, summary.steps), folder_,
+                             traced ? ", and trace.json for ui.perfetto.dev" : "",
+                             before.empty() ? "" : " The one before is kept as " + before + "."));
+}
+
+std::string Profiler::publish() {
+  std::string before;
+  if (file_exists(folder_) || folder_exists(folder_)) {
+    before = path_aside(folder_, "superseded");
+    files_.rename(folder_, before);
+  }
+  files_.rename(unfinished_, folder_);
+  files_.sync_folder(std::filesystem::path(folder_).parent_path());
+  return before;
+}
+
+void Profiler::discard() {
+  try {
+    files_.remove_folder_tree(unfinished_);
+  } catch (const FileError&) {  // the next profile begins with that
+    return;
+  }
 }
 
 }  // namespace swiattn

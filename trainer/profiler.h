@@ -15,6 +15,8 @@ namespace swiattn {
 // Records what this thread and the GPU do in the steps asked for and writes, into a folder,
 //   trace.json                  every operator, range and kernel, for Perfetto or chrome://tracing
 //   kernels.txt, kernels.json   where the time went (trainer/profile_tables.h)
+// The folder holds the files of one profile: they are written into FOLDER.tmp, which gets the name
+// when they are done, and what had it before keeps its own files as FOLDER.superseded (-2, …).
 // Not for several threads. Never throws: what goes wrong is a warning, and the run goes on without
 // a profile.
 class Profiler {
@@ -27,8 +29,9 @@ class Profiler {
   Profiler(const Profiler&) = delete;
   Profiler& operator=(const Profiler&) = delete;
 
-  // To be called before every step. The one before the first to record is run with the tracing
-  // switched on already: its start would count for the first otherwise.
+  // To be called before every step. Tells if the first of them is behind those to record. The one
+  // before the first to record is run with the tracing switched on already: its start would count
+  // for the first otherwise.
   void before_step(int64_t step);
 
   // Ends the recording, writes the files and says where they are; nothing where nothing was
@@ -41,9 +44,13 @@ class Profiler {
   void prepare();
   void start();
   void write();
+  // Gives the folder what has been written; returns where the one before is kept, "" without one.
+  std::string publish();
+  void discard();  // what has been written
 
   FileSystem& files_;
   const std::string folder_;
+  const std::string unfinished_;  // the folder while it is written
   const ProfileRange steps_;
   const c10::Device device_;
   const std::string device_name_;

@@ -27,6 +27,11 @@ std::string repeated(const char* glyph, int count) {
   return text;
 }
 
+// A number that does not exist is NaN.
+std::string shown(fmt::format_string<double&> format, double value) {
+  return std::isnan(value) ? "-" : fmt::format(format, value);
+}
+
 }  // namespace
 
 double steady_seconds() {
@@ -93,20 +98,20 @@ std::string Progress::bar() const {
 
 std::string format_line(const StepMetrics& m, int64_t steps) {
   std::string line = fmt::format(
-      "step {}/{} | loss {:.4f} | reg {:.2e} | full ratio {:.3f} | grad norm {:.3f} | lr {:.2e} | "
+      "step {}/{} | loss {} | reg {} | full ratio {:.3f} | grad norm {:.3f} | lr {:.2e} | "
       "{} tok/s | MFU {} | {:.1f} GiB",
-      grouped(m.step), grouped(steps), m.loss, m.regularizer, m.full_ratio, m.grad_norm,
-      m.learning_rate,
-      std::isfinite(m.tokens_per_second) ? grouped(std::llround(m.tokens_per_second)) : "nan",
-      std::isfinite(m.mfu) ? fmt::format("{:.1f}%", 100 * m.mfu) : "-", m.memory_gib);
+      grouped(m.step), grouped(steps), shown("{:.4f}", m.loss), shown("{:.2e}", m.regularizer),
+      m.full_ratio, m.grad_norm, m.learning_rate,
+      std::isfinite(m.tokens_per_second) ? grouped(std::llround(m.tokens_per_second)) : "-",
+      shown("{:.1f}%", 100 * m.mfu), m.memory_gib);
   if (m.skipped > 0) line += fmt::format(" | {} skipped", m.skipped);
   return line;
 }
 
 std::string format_line(const ValidationMetrics& m) {
-  return fmt::format(
-      "validation '{}' after step {} | nll {:.4f} | perplexity {:.3f} | full ratio {:.3f}", m.name,
-      grouped(m.step), m.nll, m.perplexity, m.full_ratio);
+  return fmt::format("validation '{}' after step {} | nll {} | perplexity {} | full ratio {:.3f}",
+                     m.name, grouped(m.step), shown("{:.4f}", m.nll), shown("{:.3f}", m.perplexity),
+                     m.full_ratio);
 }
 
 std::string format_time_left(double seconds) {

@@ -421,7 +421,7 @@ function addSummary() {
   const memory = ((data.series.memory_gib || {}).high || []).filter((v) => v !== null);
   tile('Memory', memory.length ? short(Math.max(...memory)) + ' GiB' : '–', 'peak, per device');
   const skipped = Math.max(0, ...((data.series.skipped || {}).high || []));
-  if (skipped > 0) tile('Skipped steps', whole.format(skipped), 'loss or gradient not finite');
+  if (skipped > 0) tile('Skipped steps', whole.format(skipped), 'no update: not finite, or no target');
 }
 
 function addSetup() {

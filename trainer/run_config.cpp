@@ -23,6 +23,13 @@ int64_t steps_of(const Span& span, const RunConfig& config) {
   return static_cast<int64_t>(span.amount);
 }
 
+// The configuration without what has no effect, so that a change of it is none.
+RunConfig effective(RunConfig config) {
+  FarSamplingKeys& sampling = config.attention.far_sampling;
+  if (!sampling.enabled) sampling = {};
+  return config;
+}
+
 }  // namespace
 
 int64_t RunConfig::total_steps() const {
@@ -47,7 +54,7 @@ std::string print_run_config(const RunConfig& config) {
 uint64_t hash_run_config(const RunConfig& config) { return hash_text(print_run_config(config)); }
 
 std::vector<ConfigChange> config_changes(const RunConfig& before, const RunConfig& after) {
-  RunConfig old_copy = before, new_copy = after;
+  RunConfig old_copy = effective(before), new_copy = effective(after);
   const std::vector<Section> old_sections = sections_of(old_copy);
   const std::vector<Section> new_sections = sections_of(new_copy);
   std::vector<ConfigChange> changes;

@@ -264,6 +264,7 @@ struct ConfigChange {
   std::string before, after;
   bool alters_training;  // the mathematics or data of the remaining steps: refused unless allowed
 };
+// Of attention.far_sampling, `enabled: false` is the same whatever stands beside it.
 std::vector<ConfigChange> config_changes(const RunConfig& before, const RunConfig& after);
 
 // The text of docs/config-reference.md.

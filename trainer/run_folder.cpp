@@ -1,5 +1,8 @@
 #include "trainer/run_folder.h"
 
+#include <filesystem>
+#include <vector>
+
 #include "base/error.h"
 
 namespace swiattn {
@@ -22,6 +25,24 @@ RunFolder::RunFolder(FileSystem& files, std::string path, std::chrono::milliseco
   } catch (const FileError& error) {
     refuse_folder(path_, error.what());
   }
+}
+
+void try_run_folder(FileSystem& files, const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  std::vector<fs::path> missing;  // the deepest first
+  for (fs::path part = fs::path(path) / ".dry-run"; !part.empty() && !fs::exists(part, ignored);
+       part = part.parent_path()) {
+    missing.push_back(part);
+  }
+  std::optional<std::string> refusal;
+  try {
+    files.make_folders(fs::path(path) / ".dry-run");
+  } catch (const FileError& error) {
+    refusal = error.what();
+  }
+  for (const fs::path& part : missing) fs::remove(part, ignored);
+  if (refusal) refuse_folder(path, *refusal);
 }
 
 bool RunFolder::holds_a_run() const {

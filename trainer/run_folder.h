@@ -49,4 +49,8 @@ class RunFolder {
   std::optional<FolderLock> lock_;  // from the end of the constructor on
 };
 
+// Throws the Error{kConfiguration} that a RunFolder of a path would throw that cannot be made or
+// written. Leaves nothing behind.
+void try_run_folder(FileSystem& files, const std::string& path);
+
 }  // namespace swiattn

@@ -6,6 +6,7 @@
 #include <torch/headeronly/version.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "base/file_system.h"
@@ -79,20 +80,6 @@ std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Communicator> ho
   return host;
 }
 
-std::string backend_name(const RunConfig& config) {
-  switch (config.attention.backend) {
-    case AttentionSection::Backend::kReference:
-      return "reference";
-    case AttentionSection::Backend::kLibrary:
-      return "library";
-    case AttentionSection::Backend::kFused:
-      return "fused";
-    case AttentionSection::Backend::kAuto:
-      break;
-  }
-  return "auto";
-}
-
 // Whether repeating the same bits costs a GPU at most 5 % of a step, as measured
 // (docs/benchmarks): where tokens choose or all look at a window, and at short lengths, our own
 // backward is as fast as the one with atomics.
@@ -100,21 +87,13 @@ bool is_cheaply_deterministic(const RunConfig& config, const ModelConfig& model)
   constexpr int64_t kShort = 4096;
   using Mode = AttentionSection::Mode;
   const Mode mode = config.attention.mode;
-  const bool ours =
-      config.model.compute == ModelSection::Compute::kBfloat16 && has_own_kernels(model.head_dim);
+  const auto backend = config.attention.backend;
+  const bool ours = (backend == AttentionSection::Backend::kAuto ||
+                     backend == AttentionSection::Backend::kFused) &&
+                    config.model.compute == ModelSection::Compute::kBfloat16 &&
+                    has_own_kernels(model.head_dim);
   return ours &&
          (mode == Mode::kSwitch || mode == Mode::kWindow || config.data.sequence_length <= kShort);
-}
-
-bool choose_determinism(const RunConfig& config, const ModelConfig& model, c10::Device device) {
-  using Choice = NumericsSection::Deterministic;
-  const Choice choice = config.numerics.deterministic;
-  if (device.is_cpu()) return choice != Choice::kFalse;
-  const bool deterministic = choice == Choice::kTrue ||
-                             (choice == Choice::kAuto && is_cheaply_deterministic(config, model));
-  at::globalContext().setDeterministicAlgorithms(deterministic, false);
-  at::globalContext().setDeterministicFillUninitializedMemory(false);  // nothing reads it
-  return deterministic;
 }
 
 void find_checkpoint(RootFiles& root, const std::string& resume) {
@@ -141,26 +120,40 @@ void find_checkpoint(RootFiles& root, const std::string& resume) {
   }
 }
 
-// Refuses to go on under a configuration that would change what the remaining steps compute.
-void compare_configs(const SavedCheckpoint& checkpoint, const RunConfig& config,
-                     const std::vector<std::string>& allowed, Log& log) {
-  for (const ConfigChange& change : config_changes(read_saved_config(checkpoint), config)) {
+// --allow-change does not reach these.
+bool is_part_of_model(const ConfigChange& change) {
+  return change.key == "model.rope_scaling" || change.key == "model.architecture";
+}
+
+// What differs from the configuration that the checkpoint was saved under. Refuses to go on under
+// one that would change what the remaining steps compute, naming every key that does.
+std::vector<ConfigChange> compare_configs(const SavedCheckpoint& checkpoint,
+                                          const RunConfig& config,
+                                          const std::vector<std::string>& allowed) {
+  std::vector<ConfigChange> changes = config_changes(read_saved_config(checkpoint), config);
+  std::vector<std::string> refused, in_model, flags;
+  for (const ConfigChange& change : changes) {
     const bool is_allowed = std::find(allowed.begin(), allowed.end(), change.key) != allowed.end();
-    if (change.key == "model.rope_scaling" || change.key == "model.architecture") {
-      fail(ExitCode::kConfiguration,
-           "{} was {} when {} was saved and is {} now. It is part of the model, and --allow-change "
-           "does not reach it: set it back, or start a new run with model.init_from.",
-           change.key, change.before, checkpoint.folder(), change.after);
+    if (!is_part_of_model(change) && (is_allowed || !change.alters_training)) continue;
+    refused.push_back(
+        fmt::format("{} was {} and is {} now", change.key, change.before, change.after));
+    if (is_part_of_model(change)) {
+      in_model.push_back(change.key);
+    } else {
+      flags.push_back("--allow-change " + change.key);
     }
-    if (change.alters_training && !is_allowed) {
-      fail(ExitCode::kConfiguration,
-           "{} was {} when {} was saved and is {} now, which changes what the remaining steps "
-           "compute. Set it back, start a new run with model.init_from, or accept the change with "
-           "--allow-change {}.",
-           change.key, change.before, checkpoint.folder(), change.after, change.key);
-    }
-    log.info("{} changes from {} to {}.", change.key, change.before, change.after);
   }
+  if (refused.empty()) return changes;
+  std::string text = fmt::format(
+      "{} was saved under another configuration, and the remaining steps would compute something "
+      "else: {}. Set that back, or start a new run with model.init_from",
+      checkpoint.folder(), fmt::join(refused, "; "));
+  if (!flags.empty()) text += fmt::format("; {} accepts a change", fmt::join(flags, " "));
+  text += ".";
+  for (const std::string& key : in_model) {
+    text += fmt::format(" {} is part of the model, and --allow-change does not reach it.", key);
+  }
+  throw Error(ExitCode::kConfiguration, text);
 }
 
 // Whether checkpoints of later steps are there, which going on from this one abandons.
@@ -232,7 +225,7 @@ struct TrainedModel {
       : parameters(units, frozen_tensors(units, config.train.freeze), compute_type(config), device,
                    FlatParameters::Purpose::kTraining, moment_type(config)),
         model(model_config, model_options(config, model_config), parameters, operations_for(device),
-              make_attention_backend(backend_name(config), device, compute_type(config), notice)) {}
+              attention_backend(config, device, notice)) {}
 };
 
 // Every rank's copy of what rank 0 read.
@@ -294,6 +287,7 @@ std::vector<CardLine> card_lines(const TrainingProgress& progress, const RunConf
                      fmt::format("{:.3f}", fmt::join(result.full_ratio_by_layer, ", "))});
   }
   for (const ValidationMetrics& set : result.validation) {
+    if (!std::isfinite(set.nll)) continue;
     lines.push_back({fmt::format("Validation on {}", set.name),
                      fmt::format("{:.4f} nats a token (perplexity {:.3f}), {:.1f} % with full "
                                  "attention",
@@ -357,8 +351,12 @@ RunOutcome run_trainer(Trainer& trainer, RunObserver& observer, const Surroundin
 
 End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
   const int rank = s.communicator.rank(), ranks = s.communicator.size();
-  const auto warning = far_sampling_warning(s.config, start.model, trained.parameters.device());
-  if (s.root && warning) s.log.warning("{}", *warning);
+  if (s.root) {
+    const c10::Device device = trained.parameters.device();
+    for (const std::string& warning : start_warnings(s.config, start.model, device)) {
+      s.log.warning("{}", warning);
+    }
+  }
   const ModelTokens tokens{start.model.vocab_size, start.tokenizer_hash};
   std::optional<BatchStream> stream;
   std::vector<NamedStream> validation;
@@ -400,6 +398,17 @@ End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
 
 }  // namespace
 
+bool choose_determinism(const RunConfig& config, const ModelConfig& model, c10::Device device) {
+  using Choice = NumericsSection::Deterministic;
+  const Choice choice = config.numerics.deterministic;
+  if (device.is_cpu()) return choice != Choice::kFalse;
+  const bool deterministic = choice == Choice::kTrue ||
+                             (choice == Choice::kAuto && is_cheaply_deterministic(config, model));
+  at::globalContext().setDeterministicAlgorithms(deterministic, false);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);  // nothing reads it
+  return deterministic;
+}
+
 ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, ConsoleLog& log) {
   const c10::InferenceMode no_autograd;
   RunConfig config;
@@ -414,6 +423,7 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
     agree(*host, [&] {
       config = read_run_config(arguments.config_path, arguments.overrides);
       device = choose_device(arguments.device, mpi.local_rank());
+      attention_backend(config, device);  // what it refuses leaves the run's folder untouched
     });
   }
   watchdog.set_timeout(config.parallel.timeout_first);
@@ -422,11 +432,12 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
   const auto communicator = watch(make_communicator(std::move(host), device, watchdog), watchdog);
 
   std::optional<RootFiles> root;
+  std::vector<ConfigChange> changes;
   agree_on_root(*communicator, [&] {
     root.emplace(config, log);
     find_checkpoint(*root, arguments.resume);
     if (root->checkpoint) {
-      compare_configs(*root->checkpoint, config, arguments.allowed_changes, log);
+      changes = compare_configs(*root->checkpoint, config, arguments.allowed_changes);
     }
     describe_run(arguments, config, *root, facts, device.is_cuda(), communicator->size());
     log.attach_file(root->folder.log());
@@ -437,6 +448,10 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
     log.info("The run in {} is finished: {} of {} steps.", config.run.folder, start.progress.step,
              config.total_steps());
     if (start.exported) return ExitCode::kDone;
+    changes.clear();  // nothing is left to be computed otherwise
+  }
+  for (const ConfigChange& change : changes) {
+    log.info("{} changes from {} to {}.", change.key, change.before, change.after);
   }
 
   const bool deterministic = choose_determinism(config, start.model, device);
@@ -450,11 +465,8 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
                 [&] { load_parameters(config, start.model, *root, trained->parameters, log); });
   broadcast_parameters(trained->parameters, *communicator);
   trained->parameters.refresh_compute_copies();
-  log.info("{} on {}; attention: {}; {}{}.",
-           communicator->size() == 1 ? "1 rank" : fmt::format("{} ranks", communicator->size()),
-           facts.name, trained->model.backend().name(),
-           deterministic ? "deterministic" : "not deterministic",
-           replays_training(config, start.model, device) ? "; CUDA graphs" : "");
+  log.info("{}.", describe_computing(config, start.model, device, communicator->size(),
+                                     trained->model.backend(), deterministic));
 
   End end{RunOutcome::kFinished, start.progress};
   if (trains) {

@@ -49,6 +49,8 @@ StepReport::StepReport(const at::Tensor& sums) {
   }
 }
 
+double StepReport::loss() const { return ratio(nll_sum, counted); }
+
 double StepReport::total(int64_t column) const {
   double sum = 0.0;
   for (const auto& layer : layers) sum += layer[static_cast<size_t>(column)];
@@ -58,7 +60,7 @@ double StepReport::total(int64_t column) const {
 double StepReport::full_ratio() const { return ratio(total(S::kFull), total(S::kTokens)); }
 
 double StepReport::regularizer() const {
-  return total(S::kRegularizer) / (static_cast<double>(layers.size()) * counted);
+  return ratio(total(S::kRegularizer), static_cast<double>(layers.size()) * counted);
 }
 
 void describe_routing(const StepReport& report, bool with_router, bool with_gamma,

@@ -45,10 +45,10 @@ struct StepReport {
   bool applied = false;                     // false: the weights are as before
   std::vector<std::vector<double>> layers;  // [layers][RoutingStatistics::kColumns]
 
-  double loss() const { return nll_sum / counted; }
+  double loss() const;                 // of the counted targets; kNone without one
   double total(int64_t column) const;  // over layers
   double full_ratio() const;
-  // 1/(L T) sum gamma softplus(s).
+  // 1/(L T) sum gamma softplus(s); kNone without a counted target.
   double regularizer() const;
 };
 

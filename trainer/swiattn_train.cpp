@@ -5,6 +5,7 @@
 
 #include "base/program.h"
 #include "parallel/agreement.h"
+#include "parallel/device.h"
 #include "parallel/torch_errors.h"
 #include "trainer/dry_run.h"
 #include "trainer/run_config.h"
@@ -64,7 +65,9 @@ int run(int argc, char** argv) {
   }
   if (options.print_config || options.dry_run) {
     const RunConfig config = read_run_config(options.train.config_path, options.train.overrides);
-    std::cout << (options.dry_run ? describe_dry_run(config, 1) : print_run_config(config));
+    std::cout << (options.dry_run
+                      ? describe_dry_run(config, choose_device(options.train.device, 0), 1)
+                      : print_run_config(config));
     return 0;
   }
   MpiSession mpi;

@@ -90,6 +90,15 @@ Trainer::Trainer(const Parts& parts, const TrainingProgress& progress, BatchStre
 }
 
 RunOutcome Trainer::run() {
+  try {
+    return run_steps();
+  } catch (const AgreedError&) {  // of all ranks alike, as when steps are not finite
+    finish_profile(true);
+    throw;
+  }
+}
+
+RunOutcome Trainer::run_steps() {
   while (progress_.step < total_steps_) {
     if (profiler_ != nullptr) profiler_->before_step(next_step());
     const bool stop = step();
@@ -197,7 +206,8 @@ void Trainer::update(int64_t step, StepSums& sums) {
   const at::Tensor counted = sums.counted().clamp_min(1.0);
   const at::Tensor grad_norm = gradient_square_sum(parameters_).sqrt() / counted;
   const at::Tensor clip = (config_.optimizer.clip / (grad_norm + 1e-6)).clamp_max(1.0);
-  const at::Tensor apply = grad_norm.isfinite().logical_and(sums.nll().isfinite()).to(at::kDouble);
+  const at::Tensor finite = grad_norm.isfinite().logical_and(sums.nll().isfinite());
+  const at::Tensor apply = finite.logical_and(sums.counted() > 0).to(at::kDouble);
   optimizer_.step(schedule_.learning_rate(step), clip / counted, apply);
   sums.set_update(grad_norm, apply);
 }
@@ -257,20 +267,24 @@ void Trainer::advance(const StepReport& report) {
   } else {
     ++progress_.skipped;
     ++progress_.skipped_in_a_row;
-    observer_.warn(fmt::format(
-        "Step {}: the loss or a gradient is not finite; the step is skipped on all ranks.",
-        progress_.step));
+    observer_.warn(fmt::format("Step {}: {}; the step is skipped on all ranks.", progress_.step,
+                               report.counted > 0
+                                   ? "the loss or a gradient is not finite"
+                                   : "no token of this step has a target in its own document"));
     if (!config_.numerics.skip_nonfinite ||
         progress_.skipped_in_a_row >= config_.numerics.max_skips_in_a_row) {
       // No rank leaves while the work of another needs it.
       for (const StepInFlight& flight : in_flight_) wait_for(flight);
       throw AgreedError(
           ExitCode::kNumerics,
-          fmt::format("Step {}: {} steps in a row were not finite. The weights are those of step "
-                      "{}; lower the learning rate, look at the data of these steps, or resume "
-                      "from an earlier checkpoint.",
+          fmt::format("Step {}: {} steps in a row were {}. The weights are those of step {}; {}.",
                       progress_.step, progress_.skipped_in_a_row,
-                      progress_.step - progress_.skipped_in_a_row));
+                      report.counted > 0 ? "not finite" : "skipped",
+                      progress_.step - progress_.skipped_in_a_row,
+                      report.counted > 0
+                          ? "lower the learning rate, look at the data of these steps, or resume "
+                            "from an earlier checkpoint"
+                          : "train on longer documents, or set attention.mask_documents to false"));
     }
   }
   if (config_.regularizer.kind == RegularizerSection::Kind::kTargetRatio) {
@@ -337,6 +351,8 @@ bool Trainer::save() {
                                  progress_.step, error.what()));
       return;
     }
+    // After a skipped step the weights may be spoilt, and an older checkpoint the last good one.
+    if (progress_.skipped_in_a_row > 0) return;
     try {
       store_->prune(config_.checkpoint.keep_last, config_.checkpoint.keep_every);
     } catch (const FileError& error) {

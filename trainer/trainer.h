@@ -57,7 +57,7 @@ class Trainer {
           std::vector<NamedStream> validation);
 
   // Trains until the last step or a signal; saves at both, and in between as the configuration
-  // says. Throws Error{kNumerics} when too many steps in a row are not finite.
+  // says. Throws Error{kNumerics} when too many steps in a row are skipped.
   RunOutcome run();
 
   // Of the steps whose results are known: after run() all of them, after an exception those before
@@ -76,6 +76,7 @@ class Trainer {
     int64_t peak_memory = 0;  // bytes
   };
 
+  RunOutcome run_steps();
   int64_t next_step() const;  // to be handed to the device
   // Hands the next step to the device and tells the results that have come back; returns whether
   // any rank was asked to stop, and then, or where the results are needed, none is outstanding.

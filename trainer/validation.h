@@ -9,7 +9,7 @@
 namespace swiattn {
 
 struct ValidationResult {
-  double nll = 0.0;  // mean over counted targets
+  double nll = 0.0;  // mean over counted targets; NaN without one
   double full_ratio = 0.0;
 };
 

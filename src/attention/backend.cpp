@@ -132,9 +132,14 @@ std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name
   }
 #endif
   if (name == "auto") return make_library_backend(flash, notice);
+  if (name == "fused") {
+    fail(ExitCode::kConfiguration,
+         "attention.backend: 'fused' needs a GPU and model.compute: bfloat16; use auto, library or "
+         "reference.");
+  }
   fail(ExitCode::kConfiguration,
-       "attention.backend: '{}' is not available {}; use auto, library or reference.", name,
-       name == "fused" ? "but on a GPU in bfloat16" : "in this version");
+       "attention.backend: '{}' is not available in this version; use auto, library or reference.",
+       name);
 }
 
 }  // namespace swiattn

@@ -49,13 +49,19 @@ std::string path_of_manifest(const std::string& checkpoint_folder) {
   return fmt::format("{}/{}", checkpoint_folder, kManifestName);
 }
 
+std::string path_aside(const std::string& path, std::string_view kind) {
+  std::string aside = fmt::format("{}.{}", path, kind);
+  for (int i = 2; exists(aside); ++i) aside = fmt::format("{}.{}-{}", path, kind, i);
+  return aside;
+}
+
 void set_aside(FileSystem& files, Log& log, const std::string& parent, const std::string& name,
                std::string_view kind, std::string_view reason) {
-  std::string aside = fmt::format("{}.{}", name, kind);
-  for (int i = 2; exists(parent + "/" + aside); ++i) aside = fmt::format("{}.{}-{}", name, kind, i);
-  log.warning("{} It is kept as {}/{}.", reason, parent, aside);
+  const std::string path = parent + "/" + name;
+  const std::string aside = path_aside(path, kind);
+  log.warning("{} It is kept as {}.", reason, aside);
   try {
-    files.rename(parent + "/" + name, parent + "/" + aside);
+    files.rename(path, aside);
     files.sync_folder(parent);
   } catch (const FileError& error) {
     log.warning("{}", error.what());

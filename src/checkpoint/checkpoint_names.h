@@ -23,8 +23,11 @@ bool is_temporary_name(std::string_view name);
 
 std::string path_of_manifest(const std::string& checkpoint_folder);
 
-// Renames PARENT/NAME to NAME.KIND (.KIND-2, … when that exists), never deleting it, and warns with
-// the reason. A folder that cannot be renamed stays, with another warning.
+// PATH.KIND (.KIND-2, … when that exists): where what is at PATH can be kept.
+std::string path_aside(const std::string& path, std::string_view kind);
+
+// Renames PARENT/NAME to its path_aside(), never deleting it, and warns with the reason. A folder
+// that cannot be renamed stays, with another warning.
 void set_aside(FileSystem& files, Log& log, const std::string& parent, const std::string& name,
                std::string_view kind, std::string_view reason);
 

@@ -132,7 +132,7 @@ at::Tensor CausalLm::final_hidden(const MicroBatch& batch, Branches branches,
     LayerSaved scratch;
     stream = layers_[i].forward(std::move(stream), batch, branches, scratch);
     if (statistics.defined()) {
-      layers_[i].statistics(batch, scratch, statistics[static_cast<int64_t>(i)]);
+      layers_[i].write_statistics(batch, scratch, statistics[static_cast<int64_t>(i)]);
     }
     if (routes != nullptr) routes->push_back(layers_[i].route(batch, scratch));
   }

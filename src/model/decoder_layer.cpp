@@ -59,7 +59,7 @@ at::Tensor DecoderLayer::backward(at::Tensor grad, const MicroBatch& batch, Laye
   const at::Tensor grad_hidden = project_qkv_backward(grad_qkv, batch, saved);
 
   if (!has_router()) {
-    this->statistics(batch, saved, statistics);
+    write_statistics(batch, saved, statistics);
     return ops_.rms_norm_backward(grad_hidden, grad_middle, saved.input_norm.residual,
                                   unit_.group_compute("input_norm"), saved.input_norm.inverse_rms,
                                   unit_.take_gradient("input_norm"));
@@ -236,8 +236,8 @@ RoutedTokens DecoderLayer::tokens(const MicroBatch& batch, const LayerSaved& sav
   return tokens;
 }
 
-void DecoderLayer::statistics(const MicroBatch& batch, const LayerSaved& saved,
-                              const at::Tensor& row) const {
+void DecoderLayer::write_statistics(const MicroBatch& batch, const LayerSaved& saved,
+                                    const at::Tensor& row) const {
   ops_.count_routing(tokens(batch, saved), row);
 }
 

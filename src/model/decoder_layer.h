@@ -42,7 +42,7 @@ class DecoderLayer {
                const Gate& gate, const Objective& objective, FlatUnit& unit,
                const Operations& operations, const AttentionBackend& backend);
 
-  // With Branches::kTaken `saved` serves statistics() and route(), without the disagreement.
+  // With Branches::kTaken `saved` serves write_statistics() and route(), without the disagreement.
   // `in`, handed over with std::move, is freed as soon as it was used.
   ResidualStream forward(ResidualStream in, const MicroBatch& batch, Branches branches,
                          LayerSaved& saved) const;
@@ -68,7 +68,8 @@ class DecoderLayer {
   at::Tensor route(const MicroBatch& batch, const LayerSaved& saved) const;
   // Writes this layer's row of RoutingStatistics as backward() does, but for the regularizer's
   // columns, which are 0.
-  void statistics(const MicroBatch& batch, const LayerSaved& saved, const at::Tensor& row) const;
+  void write_statistics(const MicroBatch& batch, const LayerSaved& saved,
+                        const at::Tensor& row) const;
 
  private:
   void enter(const ResidualStream& in, LayerSaved& saved) const;

@@ -47,6 +47,10 @@ constexpr std::array kPeaks = {
 c10::Device choose_device(const std::string& wanted, int local_rank) {
   const int gpus = gpu_count();
   if (wanted == "cpu" || (wanted.empty() && gpus == 0)) return c10::Device(c10::kCPU);
+  if (gpus == 0) {
+    fail(ExitCode::kConfiguration,
+         "This host has no GPU that the program can use; give --device cpu.");
+  }
   if (local_rank >= gpus) {
     fail(ExitCode::kConfiguration,
          "This host has {} GPUs that the program can use, but rank {} of the host needs one of its "

@@ -58,7 +58,10 @@ std::vector<Case> cases() {
        "--attention.mode=static --attention.full_layers=[9]");
   flag("freeze_matches_nothing", 2, {"train.freeze"}, "--train.freeze=[nothing.*]");
   flag("freeze_everything", 2, {"train.freeze"}, "'--train.freeze=[\"*\"]'");
-  flag("no_gpu_here", 2, {"GPU"}, "--device cuda");
+  flag("no_gpu_here", 2, {"This host has no GPU that the program can use; give --device cpu."},
+       "--device cuda");
+  flag("no_fused_here", 2, {"'fused' needs a GPU"}, "--attention.backend=fused");
+  flag("value_without_equals_sign", 2, {"--train.recompute=VALUE"}, "--train.recompute layer");
   flag("missing_model", 4, {"nowhere"}, "--model.init_from=/nowhere");
   flag("missing_shard", 3, {"/nowhere.bin"}, "'--data.sources=[{path: /nowhere.bin, eos_id: 1}]'");
   flag("missing_checkpoint", 4, {"/nowhere"}, "--resume /nowhere");
@@ -153,6 +156,22 @@ INSTANTIATE_TEST_SUITE_P(All, BadInputTest,
                            return fmt::format("{}_{}", std::get<0>(info.param).name,
                                               std::get<1>(info.param) == 1 ? "alone" : "two_ranks");
                          });
+
+TEST(DryRunTest, RefusesADeviceThatIsNotThere) {
+  const TemporaryFolder folder;
+  overwrite(folder.file("run.yaml"), fmt::format("run: {{folder: {}/run}}\n"
+                                                 "model: {{init_from: /nowhere}}\n"
+                                                 "data: {{sources: [{{path: /nowhere}}]}}\n"
+                                                 "train: {{steps: 500}}\n",
+                                                 folder.path()));
+  const ProgramResult result = run_command(
+      fmt::format("CUDA_VISIBLE_DEVICES= {}/swiattn-train --config {} --dry-run --device cuda",
+                  SWIATTN_PROGRAMS, folder.file("run.yaml")));
+  EXPECT_EQ(result.code, 2);
+  EXPECT_NE(result.output.find("has no GPU that the program can use"), std::string::npos)
+      << result.output;
+  EXPECT_FALSE(folder_exists(folder.path() + "/run"));
+}
 
 }  // namespace
 }  // namespace swiattn

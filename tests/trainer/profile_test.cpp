@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <set>
@@ -181,6 +183,8 @@ TEST_F(ProfileTest, AResumeAfterItRecordsNothing) {
   const ProgramResult result =
       train("resumed", "--resume " + run("run") + "/checkpoints/step-00000006 " + kThreeSteps);
   ASSERT_EQ(result.code, 0) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("log.profile: the run goes on with step 7, behind steps 4 "
+                                       "to 6; nothing is profiled."));
   EXPECT_FALSE(folder_exists(run("resumed") + "/profile"));
   EXPECT_EQ(outcome("resumed").size(), 2U);
 }
@@ -210,14 +214,65 @@ TEST_F(ProfileTest, OfARunThatIsStoppedHasTheStepsThatItHad) {
   EXPECT_THAT(result.output, HasSubstr("/profile/kernels.txt"));
 }
 
-// A folder that cannot be made stands for a disk that is full.
-TEST_F(ProfileTest, ThatCannotBeWrittenIsAWarning) {
-  ASSERT_EQ(train("run", "--train.steps=2 --schedule.kind=constant").code, 0);
-  std::ofstream(run("run") + "/profile") << "in the way";
-  const ProgramResult result =
-      train("run", "--schedule.kind=constant --allow-change train.steps " + kThreeSteps);
+TEST_F(ProfileTest, OfARunWhoseStepsAreNotFiniteHasTheStepsThatItHad) {
+  for (const int ranks : {1, 2}) {
+    const std::string name = fmt::format("of-{}", ranks);
+    const ProgramResult result = train(
+        name,
+        "--optimizer.learning_rate=1e15 --optimizer.weight_decay=0 --numerics.max_skips_in_a_row=2 "
+        "'--log.profile={start: 2, steps: 7}'",
+        fmt::format("mpirun --allow-run-as-root --oversubscribe -np {} ", ranks));
+    ASSERT_EQ(result.code, 6) << result.output;
+    // The step that ends the run is not among its metrics.
+    const auto done = static_cast<int64_t>(outcome(name).size()) + 1;
+    ASSERT_LT(done, kSteps);
+    EXPECT_EQ(kernels(name).at("first_step"), 2);
+    EXPECT_EQ(kernels(name).at("steps"), done - 1);
+    EXPECT_EQ(steps(name).size(), static_cast<size_t>(done - 1));
+    EXPECT_THAT(result.output, HasSubstr(fmt::format("Profile of steps 2 to {}", done)));
+  }
+}
+
+TEST_F(ProfileTest, KeepsThoseOfOtherStepsBesideIt) {
+  const std::vector<std::string> files = {"kernels.json", "kernels.txt", "trace.json"};
+  ASSERT_EQ(train("run", "'--log.profile={start: 3, steps: 2}'").code, 0);
+  const std::string first = read_file(run("run") + "/profile/kernels.json", ExitCode::kData);
+  for (const std::string kept : {"profile.superseded", "profile.superseded-2"}) {
+    const ProgramResult result =
+        train("run", "--resume " + run("run") +
+                         "/checkpoints/step-00000004 '--log.profile={start: 4, steps: 3}'");
+    ASSERT_EQ(result.code, 0) << result.output;
+    EXPECT_THAT(result.output,
+                HasSubstr("The one before is kept as " + run("run") + "/" + kept + "."));
+    EXPECT_THAT(steps("run"), ElementsAre("step 5", "step 6"));
+    for (const std::string& folder : {std::string("profile"), kept}) {
+      EXPECT_EQ(list_folder(run("run") + "/" + folder, ExitCode::kData), files);
+    }
+  }
+  EXPECT_EQ(read_file(run("run") + "/profile.superseded/kernels.json", ExitCode::kData), first);
+  EXPECT_FALSE(folder_exists(run("run") + "/profile.tmp"));
+}
+
+// Whatever a crash or a person has left there: even a pipe, which would keep a writer waiting.
+TEST_F(ProfileTest, IsWrittenBesideAnythingThatHasItsNames) {
+  std::filesystem::create_directories(run("run") + "/profile/trace.json/full");
+  std::filesystem::create_directories(run("run") + "/profile.tmp/kernels.json.tmp/full");
+  ASSERT_EQ(mkfifo((run("run") + "/profile.tmp/trace.json.tmp").c_str(), 0600), 0);
+  const ProgramResult result = train("run", kThreeSteps);
   ASSERT_EQ(result.code, 0) << result.output;
-  EXPECT_THAT(result.output, HasSubstr("warning: The profile is not complete."));
+  EXPECT_THAT(result.output, Not(HasSubstr("ERROR")));  // of the library
+  EXPECT_THAT(steps("run"), ElementsAre("step 4", "step 5", "step 6"));
+  EXPECT_TRUE(folder_exists(run("run") + "/profile.superseded/trace.json/full"));
+  EXPECT_FALSE(folder_exists(run("run") + "/profile.tmp"));
+}
+
+TEST_F(ProfileTest, ThatCannotBeWrittenIsAWarning) {
+  std::filesystem::create_directory(run("run"));
+  std::filesystem::create_symlink("nowhere", run("run") + "/profile");
+  const ProgramResult result = train("run", kThreeSteps);
+  ASSERT_EQ(result.code, 0) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("warning: The profile could not be written."));
+  EXPECT_FALSE(folder_exists(run("run") + "/profile.tmp"));
   EXPECT_EQ(outcome("run").size(), kSteps);
 }
 

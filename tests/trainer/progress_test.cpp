@@ -5,6 +5,7 @@
 #include <pty.h>
 #include <unistd.h>
 
+#include <limits>
 #include <sstream>
 #include <thread>
 
@@ -64,11 +65,16 @@ TEST(ProgressLine, TellsSkippedSteps) {
   EXPECT_THAT(format_line(metrics, 10), EndsWith("GiB | 2 skipped"));
 }
 
-TEST(ProgressLine, OfNumbersThatDoNotExistSaysNan) {
-  const std::string line = format_line(StepMetrics(), 10);
-  EXPECT_THAT(line, HasSubstr("loss nan"));
-  EXPECT_THAT(line, HasSubstr("nan tok/s"));
-  EXPECT_THAT(line, HasSubstr("MFU - |"));
+TEST(ProgressLine, OfNumbersThatDoNotExistIsADash) {
+  StepMetrics metrics;
+  metrics.loss = -StepMetrics::kNone;
+  const std::string line = format_line(metrics, 10);
+  EXPECT_THAT(line, HasSubstr("| loss - | reg - |"));
+  EXPECT_THAT(line, HasSubstr("| - tok/s | MFU - |"));
+  metrics.loss = std::numeric_limits<double>::infinity();
+  EXPECT_THAT(format_line(metrics, 10), HasSubstr("loss inf"));
+  EXPECT_THAT(format_line(ValidationMetrics{.step = 3, .name = "held"}),
+              HasSubstr("| nll - | perplexity - |"));
 }
 
 TEST(ProgressLine, OfAValidationNamesTheSet) {

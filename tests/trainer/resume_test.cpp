@@ -187,6 +187,46 @@ TEST(ResumeRulesTest, AChangeOfTheMathematicsIsRefusedByName) {
   EXPECT_NE(refused.output.find("--allow-change"), std::string::npos) << refused.output;
 }
 
+TEST(ResumeRulesTest, AllChangesOfTheMathematicsAreNamedTogether) {
+  const SmallRun run(1);
+  ASSERT_EQ(run.train("run").code, 0);
+  const std::string flags =
+      "--attention.window=4 --optimizer.weight_decay=0.2 --log.every=2 "
+      "'--model.rope_scaling={type: linear, factor: 2}' ";
+  const ProgramResult refused = run.train("run", flags + "--allow-change optimizer.weight_decay");
+  EXPECT_EQ(refused.code, 2);
+  for (const char* words :
+       {"; attention.window was 8 and is 4 now. Set that back",
+        "model.rope_scaling was null and is ",
+        "; --allow-change attention.window accepts a change. model.rope_scaling is part of the "
+        "model, and --allow-change does not reach it."}) {
+    EXPECT_NE(refused.output.find(words), std::string::npos) << words << " in " << refused.output;
+  }
+  for (const char* words : {"weight_decay", "log.every"}) {
+    EXPECT_EQ(refused.output.find(words), std::string::npos) << words << " in " << refused.output;
+  }
+}
+
+TEST(ResumeRulesTest, ChangesAreToldWhereSomethingIsLeftToCompute) {
+  const SmallRun run(1);
+  ASSERT_EQ(run.train("run").code, 0);
+  const std::string words = "train.recompute changes from none to layer.";
+  const ProgramResult finished = run.train("run", "--train.recompute=layer");
+  EXPECT_EQ(finished.code, 0) << finished.output;
+  EXPECT_EQ(finished.output.find(words), std::string::npos) << finished.output;
+  const ProgramResult resumed =
+      run.train("run", "--train.recompute=layer --resume " + run.folder("run") +
+                           "/checkpoints/step-00000009");
+  EXPECT_EQ(resumed.code, 0) << resumed.output;
+  EXPECT_NE(resumed.output.find(words), std::string::npos) << resumed.output;
+}
+
+TEST(ResumeRulesTest, ARefusedBackendLeavesNoFolder) {
+  const SmallRun run(1);
+  EXPECT_EQ(run.train("run", "--attention.backend=fused").code, 2);
+  EXPECT_FALSE(folder_exists(run.folder("run")));
+}
+
 TEST(ResumeRulesTest, AFinishedRunEndsAtOnceAndCompletesAMissingExport) {
   const SmallRun run(1);
   ASSERT_EQ(run.train("run").code, 0);

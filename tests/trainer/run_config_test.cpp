@@ -299,8 +299,8 @@ TEST(RunConfig, UnknownKeysAreRefusedWithTheNearestOne) {
 }
 
 TEST(RunConfig, ArgumentsThatSetNoKeyAreRefused) {
-  for (const char* argument : {"--dry", "train.steps=5", "--train=5", "--train.steps", "steps",
-                               "--=1", "-train.steps=1"}) {
+  for (const char* argument :
+       {"--dry", "train.steps=5", "--train=5", "steps", "--=1", "-train.steps=1"}) {
     EXPECT_THAT(refusal_with({argument}), HasSubstr("is set by --section.key=value")) << argument;
     EXPECT_THAT(refusal_with({argument}), HasSubstr(argument));
   }
@@ -360,7 +360,9 @@ TEST(RunConfig, WrongTypesAreRefusedWithPlaceKeyAndExpectation) {
       {"--regularizer.gamma=1e999", "a number"},
       {"--regularizer.gamma=0x10", "a number"},
       {"--regularizer.gamma=010", "could be octal"},
-      {"--regularizer.eps=0", "a number > 0"},
+      {"--regularizer.eps=0", "a number >= 1.2e-38"},
+      {"--regularizer.gamma=-1", "a number >= 0"},
+      {"--optimizer.clip=0", "a number > 0"},
       {"--regularizer.target_ratio=1", "a number > 0 and < 1"},
       {"--data.sources=tokens", "a list, each element a map {path, weight, eos_id}"},
       {"--data.sources=[tokens]", "data.sources[0]: expected a map"},
@@ -398,6 +400,16 @@ TEST(RunConfig, WrongTypesAreRefusedWithPlaceKeyAndExpectation) {
       {"--parallel.timeout=forever", "a duration"},
       {"--parallel.timeout=1e10s", "at most 100000000s"},
       {"--parallel.timeout_first=1e308h", "at most 100000000s"},
+      {"--optimizer.eps=1e-300", "optimizer.eps: expected a number >= 1.2e-38"},
+      {"--optimizer.eps=1e-38", "optimizer.eps: expected a number >= 1.2e-38"},
+      {"--regularizer.eps=1e-45", "regularizer.eps: expected a number >= 1.2e-38"},
+      {"--train.recompute",
+       "--train.recompute needs its value after an equals sign: --train.recompute=VALUE."},
+      {"--attention.far_sampling.enabled=true",
+       "attention.far_sampling is given whole: --attention.far_sampling='{enabled: true}', with "
+       "its other keys where they are needed. It must be a map {enabled, minimum, scale}."},
+      {"--log.profile.start=3", "log.profile is given whole: --log.profile='{start: 3}'"},
+      {"--attention.windw.x=3", "attention.windw.x: there is no such key"},
       {"--log.profile={start: 1}", "the key \"steps\" is missing"},
       {"--log.profile={start: 0, steps: 2}", "log.profile.start: expected a whole number >= 1"},
       {"--log.profile={start: 1, steps: 21}", "at most 20"},
@@ -453,6 +465,9 @@ TEST(RunConfig, CombinationsThatMakeNoSenseAreRefused) {
        "train.global_batch (32) must be a multiple of train.micro_batch (3)"},
       {{"--train.steps=499"}, "schedule.warmup (500 steps) is longer than the run (499 steps)"},
       {{"--train.steps=549", "--schedule.kind=wsd"}, "schedule.decay (55 steps) together"},
+      {{"--optimizer.learning_rate=10"},
+       "optimizer.learning_rate (10) times optimizer.weight_decay (0.1) is 1,"},
+      {{"--optimizer.weight_decay=1e15"}, "would turn the weights around"},
       {{"--parallel.context=2"}, "not supported in this version"},
       {{"--parallel.shard=optimizer"}, "not supported in this version"},
       {{"--parallel.shard=full"}, "not supported in this version"},
@@ -477,6 +492,9 @@ TEST(RunConfig, CombinationsThatMakeSenseAreAccepted) {
            {"--attention.far_sampling={enabled: true}"},
            {"--attention.mode=full", "--attention.far_sampling={enabled: false, minimum: 1}"},
            {"--train.steps=500"},
+           {"--optimizer.eps=1.2e-38", "--regularizer.eps=1.2e-38"},
+           {"--optimizer.learning_rate=9"},
+           {"--optimizer.learning_rate=1e3", "--optimizer.weight_decay=0"},
            {"--train.steps=556", "--schedule.kind=wsd"},
            {"--train.steps=1", "--schedule.warmup=0"},
            {"--train.steps=600", "--log.profile={start: 599, steps: 2}"},
@@ -540,6 +558,18 @@ TEST(RunConfig, ChangesAreListedByKeyWithWhatAResumeSaysToThem) {
   EXPECT_FALSE(changes[3].alters_training);
 }
 
+TEST(RunConfig, WhatFarSamplingIsWhereItIsOffIsNoChange) {
+  const RunConfig off = with({"--attention.far_sampling={enabled: false, minimum: 0.5}"});
+  EXPECT_TRUE(config_changes(with({}), off).empty());
+  const RunConfig on = with({"--attention.far_sampling={enabled: true}"});
+  const RunConfig more = with({"--attention.far_sampling={enabled: true, minimum: 0.5}"});
+  for (const auto& changes : {config_changes(off, on), config_changes(on, more)}) {
+    ASSERT_EQ(changes.size(), 1u);
+    EXPECT_EQ(changes[0].key, "attention.far_sampling");
+    EXPECT_TRUE(changes[0].alters_training);
+  }
+}
+
 TEST(RunConfig, SpeedLoggingAndCheckpointKeysMayChangeOnResumeAndOthersNot) {
   std::vector<std::string> free, refused;
   for (const ConfigChange& change : config_changes(with({}), with(kEveryKey))) {
@@ -553,7 +583,8 @@ TEST(RunConfig, SpeedLoggingAndCheckpointKeysMayChangeOnResumeAndOthersNot) {
                   "parallel.shard", "parallel.timeout_first", "parallel.timeout", "log.every",
                   "log.routing_every", "log.tensorboard", "log.profile", "preempt.signals",
                   "numerics.max_skips_in_a_row", "numerics.deterministic"));
-  EXPECT_EQ(free.size() + refused.size(), kEveryKey.size() - 1);  // attention.mode has not changed
+  EXPECT_EQ(free.size() + refused.size(),
+            kEveryKey.size() - 2);  // attention.mode is as before, far_sampling off
 }
 
 TEST(RunConfig, TheHashBelongsToTheValues) {

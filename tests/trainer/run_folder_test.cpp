@@ -70,6 +70,28 @@ TEST_F(RunFolderTest, ThatCannotBeWrittenIsRefused) {
   EXPECT_THAT(refusal(path_), HasSubstr("cannot be used"));
 }
 
+TEST_F(RunFolderTest, CanBeTriedWithoutATrace) {
+  FileSystem& files = FileSystem::posix();
+  EXPECT_NO_THROW(try_run_folder(files, path_ + "/"));
+  EXPECT_FALSE(fs::exists(folder_.file("runs")));
+  const auto held = open();
+  EXPECT_NO_THROW(try_run_folder(files, path_));
+  EXPECT_FALSE(fs::exists(path_ + "/.dry-run"));
+  EXPECT_TRUE(folder_exists(path_));
+  write_file_atomically(files, folder_.file("file"), "x");
+  for (const std::string& path : {folder_.file("file"), folder_.file("file/below"),
+                                  folder_.file("new/" + std::string(300, 'x'))}) {
+    try {
+      try_run_folder(files, path);
+      ADD_FAILURE() << path;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::kConfiguration);
+      EXPECT_THAT(error.what(), HasSubstr("run.folder: '" + path + "' cannot be used"));
+    }
+  }
+  EXPECT_FALSE(fs::exists(folder_.file("new")));
+}
+
 TEST_F(RunFolderTest, KnowsWhetherItHoldsARun) {
   const auto run = open();
   EXPECT_FALSE(run->holds_a_run());

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <functional>
 #include <utility>
 
@@ -24,8 +25,10 @@ namespace swiattn {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr int64_t kLength = 32;
 
@@ -185,7 +188,7 @@ TEST(FarSamplingWarningTest, TellsWhatKeepsItFromSavingTime) {
     EXPECT_EQ(warning.empty(), c.words.empty()) << warning;
     for (const std::string& word : c.words) EXPECT_THAT(warning, HasSubstr(word));
     if (warning.empty()) continue;
-    EXPECT_THAT(warning, HasSubstr("set attention.far_sampling.enabled to false."));
+    EXPECT_THAT(warning, HasSubstr("set attention.far_sampling to {enabled: false}."));
   }
 }
 
@@ -244,6 +247,35 @@ TEST_F(TrainerTest, ProfilesTheStepsAskedForWithALagToo) {
   EXPECT_GT(at("record 4"), at("enter 5"));
 }
 
+// With a lag the device has one step more, which no metrics tell of.
+TEST_F(TrainerTest, AProfileOfARunThatEndsForItsNumbersHasTheStepsUntilThen) {
+  for (const size_t lag : {0, 1}) {
+    const std::string name = fmt::format("run-{}", lag);
+    const Transcript told = run_.train(name, {.lag = lag,
+                                              .overrides = {"--numerics.max_skips_in_a_row=2",
+                                                            "--log.profile={start: 2, steps: 9}"},
+                                              .other = OtherRank{{3, 4}},
+                                              .profile = true});
+    EXPECT_THAT(told.error, HasSubstr("Step 4: 2 steps in a row"));
+    const std::string path = run_.root() + "/" + name + "/profile/kernels.json";
+    const Json json = parse_json(read_file(path, ExitCode::kData), path, ExitCode::kData);
+    EXPECT_EQ(json.at("first_step"), 2);
+    EXPECT_EQ(json.at("steps"), lag == 0 ? 3 : 4);
+  }
+}
+
+TEST_F(TrainerTest, AProfileOfARunThatIsStoppedInsideItIsKeptBesideThatOfTheRest) {
+  const std::vector<std::string> overrides = {"--log.profile={start: 3, steps: 4}"};
+  run_.train("run", {.overrides = overrides, .other = OtherRank{{}, 4}, .profile = true});
+  run_.train("run", {.overrides = overrides, .profile = true});
+  const auto first_step = [&](const std::string& folder) {
+    const std::string path = run_.root() + "/run/" + folder + "/kernels.json";
+    return parse_json(read_file(path, ExitCode::kData), path, ExitCode::kData).at("first_step");
+  };
+  EXPECT_EQ(first_step("profile.superseded"), 3);
+  EXPECT_EQ(first_step("profile"), 5);
+}
+
 TEST_F(TrainerTest, StepsShareTheTimeOfTheRun) {
   for (const size_t lag : {0, 1}) {
     const auto start = std::chrono::steady_clock::now();
@@ -283,10 +315,107 @@ TEST_F(TrainerTest, ADryRunCountsTheActivationsOfEveryMode) {
   EXPECT_EQ(kept(Recompute::kLayer), 3 * 1024 * 105);
   EXPECT_EQ(kept(Recompute::kSelective), 3 * 1024 * (105 + 384 + 72));
   EXPECT_EQ(kept(Recompute::kNone), 3 * 1024 * (105 + 384 + 72 + 320 + 288 + 8 + 320));
-  EXPECT_THAT(describe_dry_run(config, 1),
-              HasSubstr("#   activations 1.6 MiB kept by the layers for the backward of a "
-                        "micro-batch (train.recompute none: 4.4 MiB, selective: 1.6 MiB, layer: "
-                        "0.3 MiB)\n"));
+  // Before the last layer and in it, with gradients of 24 + 40 floats.
+  const auto peak = [&](Recompute recompute) {
+    return peak_activations(recompute, model_config, model_options(config, model_config),
+                            compute_type(config), 1024);
+  };
+  EXPECT_EQ(peak(Recompute::kLayer), 1024 * (2 * 105 + 1497 + 256));
+  EXPECT_EQ(peak(Recompute::kNone), 1024 * (3 * 1497 + 256));
+  const std::string text = describe_dry_run(config, c10::kCPU, 1);
+  EXPECT_THAT(text, HasSubstr("#   activations kept by the layers for the backward of a "
+                              "micro-batch: 1.6 MiB (train.recompute none: 4.4 MiB, selective: "
+                              "1.6 MiB, layer: 0.3 MiB)\n"));
+  EXPECT_THAT(text, HasSubstr("#   peak        of a step, without the workspace of libraries and "
+                              "the batch: "));
+  EXPECT_THAT(text, HasSubstr("#   computes    1 rank on CPU, "));
+  EXPECT_THAT(text, HasSubstr("attention: library (blockwise); deterministic\n"));
+  EXPECT_THAT(text, Not(HasSubstr("#   warning")));
+}
+
+// The table of docs/architecture.md, without its 19.6 GiB of parameters, gradients and moments.
+TEST(PeakActivationsTest, AreThoseOfThePapersModel) {
+  ModelConfig model = small_config(Architecture::kLlama);
+  model.hidden_size = 2048;
+  model.intermediate_size = 5632;
+  model.layers = 22;
+  model.heads = 16;
+  model.kv_heads = 8;
+  model.head_dim = 128;
+  const CausalLmOptions options = model_options(RunConfig(), model);
+  const auto gib = [&](Recompute recompute, int64_t tokens) {
+    return static_cast<double>(peak_activations(recompute, model, options, at::kBFloat16, tokens)) /
+           (1 << 30);
+  };
+  EXPECT_NEAR(gib(Recompute::kNone, 32768), 57.3 - 19.6, 0.1);
+  EXPECT_NEAR(gib(Recompute::kSelective, 32768), 29.8 - 19.6, 0.1);
+  EXPECT_NEAR(gib(Recompute::kLayer, 32768), 24.4 - 19.6, 0.1);
+  EXPECT_NEAR(gib(Recompute::kLayer, 262144), 57.9 - 19.6, 0.1);
+}
+
+TEST_F(TrainerTest, ADryRunRefusesAndWarnsAsTheRunWould) {
+  const auto dry = [&](const std::vector<std::string>& overrides) {
+    std::vector<std::string> all = {"--model.init_from=" + run_.root() + "/base"};
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    try {
+      return describe_dry_run(read_run_config(run_.root() + "/run.yaml", all), c10::kCPU, 1);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::kConfiguration);
+      return std::string(error.what());
+    }
+  };
+  EXPECT_EQ(dry({"--attention.backend=fused"}),
+            "attention.backend: 'fused' needs a GPU and model.compute: bfloat16; use auto, library "
+            "or reference.");
+  EXPECT_THAT(dry({"--run.folder=" + run_.root() + "/tokens.bin"}),
+              HasSubstr("tokens.bin' cannot be used"));
+  EXPECT_THAT(dry({"--attention.far_sampling={enabled: true}"}),
+              HasSubstr("#   warning     attention.far_sampling saves no time"));
+  EXPECT_THAT(dry({"--attention.window=32"}),
+              HasSubstr("#   warning     attention.window (32) is not below data.sequence_length "
+                        "(32)"));
+  EXPECT_THAT(dry({"--attention.window=31"}), Not(HasSubstr("#   warning")));
+  EXPECT_THAT(dry({"--attention.window=32", "--attention.mode=window"}),
+              Not(HasSubstr("#   warning")));
+  EXPECT_FALSE(folder_exists(run_.root() + "/run"));
+}
+
+TEST_F(TrainerTest, KeepsOlderCheckpointsWhileStepsAreSkipped) {
+  const std::vector<std::string> often = {"--checkpoint.every=2", "--checkpoint.keep_last=1",
+                                          "--numerics.max_skips_in_a_row=6"};
+  const auto saved = [&](const std::string& name) {
+    return list_folder(run_.root() + "/" + name + "/checkpoints", ExitCode::kCheckpoint);
+  };
+  const Transcript lost = train("lost", 0, often, OtherRank{{3, 4, 5, 6, 7, 8}});
+  EXPECT_THAT(lost.error, HasSubstr("Step 8: 6 steps in a row"));
+  EXPECT_THAT(saved("lost"),
+              ElementsAre("LATEST", "step-00000002", "step-00000004", "step-00000006"));
+  const Transcript found = train("found", 0, often, OtherRank{{3, 4, 5, 6}});
+  EXPECT_EQ(found.error, "");
+  EXPECT_THAT(saved("found"), ElementsAre("LATEST", "step-00000012"));
+}
+
+// Every document is one token long: no token has a target in its own.
+class WithoutTargetsTest : public TrainerFixture {
+ protected:
+  WithoutTargetsTest()
+      : TrainerFixture(small_config(Architecture::kLlama), {.compute = "float32", .window = 8},
+                       kLength, std::vector<int32_t>(3000, 60), at::kCPU) {}
+};
+
+TEST_F(WithoutTargetsTest, StepsAreSkippedAndSayWhy) {
+  const Transcript told = same({"--numerics.max_skips_in_a_row=8"});
+  EXPECT_THAT(told.error, HasSubstr("Step 8: 8 steps in a row were skipped. The weights are those "
+                                    "of step 0; train on longer documents"));
+  EXPECT_EQ(told.progress.updates, 0);
+  EXPECT_EQ(told.progress.skipped, 8);
+  EXPECT_TRUE(std::isnan(told.steps.at(0).loss));
+  EXPECT_THAT(told.lines,
+              Contains("Step 1: no token of this step has a target in its own document; the step "
+                       "is skipped on all ranks."));
+  EXPECT_THAT(told.lines, Contains(AllOf(HasSubstr("\"validation\""), HasSubstr("\"nll\":null"),
+                                         HasSubstr("\"perplexity\":null"))));
+  EXPECT_EQ(train("whole", 0, {"--attention.mask_documents=false"}).progress.updates, kSteps);
 }
 
 }  // namespace
