@@ -92,8 +92,8 @@ class CapturedTraining {
   CausalLm& model_;
   FlatParameters& parameters_;
   Warn warn_;
-  std::unique_ptr<DeviceGraphs> graphs_;  // null: given up
   std::vector<std::unique_ptr<Recording>> recordings_;
+  std::unique_ptr<DeviceGraphs> graphs_;  // null: given up; goes before the operands it reads
   std::deque<MicroBatchKind> met_;  // not recorded, the latest last
   int64_t replays_ = 0;
 };
