@@ -98,7 +98,8 @@ class Run:
         return f"mode {self.mode}" + ("" if self.ratio is None else f", ratio {self.ratio}")
 
     def fill_in(self, output: str) -> Path:
-        return Path(output.replace("{mode}", self.mode).replace("{ratio}", str(self.ratio)))
+        ratio = "" if self.ratio is None else f"{self.ratio:g}"
+        return Path(output.replace("{mode}", self.mode).replace("{ratio}", ratio))
 
     def attention(self) -> dict:
         sampled = self.mode == "sampled"
@@ -178,7 +179,7 @@ def working_folder(arguments: argparse.Namespace, run: Run, turn: int) -> Iterat
         with tempfile.TemporaryDirectory(prefix="swiattn-bench-") as folder:
             yield Path(folder)
         return
-    ratio = "" if run.ratio is None else f"-{run.ratio}"
+    ratio = "" if run.ratio is None else f"-{run.ratio:g}"
     folder = arguments.keep.resolve() / f"{run.mode}{ratio}-{turn + 1}"
     folder.mkdir(parents=True)
     yield folder
