@@ -6,8 +6,9 @@
 Times every piece of `attention.backend: fused` and of `library` (build/benchmarks/attention_pieces)
 and, in the same call on the same GPU, cuDNN's and FlashAttention-2's causal attention and
 FlexAttention with the window and with the same full ratio. Prints microseconds, TFLOP/s of the
-visible pairs and the ratio to cuDNN full, then the errors against float64. Where a peer fails, the
-rest is printed and in the card, and the exit code is 1. Needs scripts/build.
+visible pairs and the ratios to full attention by cuDNN and FlashAttention-2, then the errors
+against float64. Where a peer fails, the rest is printed and in the card, and the exit code is 1.
+Needs scripts/build.
 """
 
 import argparse
@@ -63,18 +64,19 @@ def shape_options(arguments: argparse.Namespace) -> list[str]:
 def print_table(card: dict) -> None:
     shape = f"{card['batch']} x {card['length']}, {card['heads']}/{card['kv_heads']} heads of"
     print(f"{card['device']}, {shape} {card['head_dim']}, window {card['window']}")
-    print(f"{'':<34}{'full ratio':>11}{'us':>10}{'TFLOP/s':>9}{'x cuDNN full':>14}")
-    full = {"forward": None, "backward": None}
+    columns = f"{'x cuDNN full':>14}{'x FA2 full':>12}"
+    print(f"{'':<34}{'full ratio':>11}{'us':>10}{'TFLOP/s':>9}{columns}")
+    microseconds = {line["piece"]: line["microseconds"] for line in card["pieces"]}
     for line in card["pieces"]:
-        if line["piece"].startswith("cudnn full"):
-            full[line["piece"].split()[-1]] = line["microseconds"]
-    for line in card["pieces"]:
-        base = full[line["piece"].split()[-1]]
-        ratio = f"{base / line['microseconds']:.2f}" if base else ""
+        direction = line["piece"].split()[-1]
+        ratios = ""
+        for peer, width in (("cudnn", 14), ("flash", 12)):
+            base = microseconds.get(f"{peer} full {direction}")
+            ratios += f"{base / line['microseconds']:>{width}.2f}" if base else " " * width
         share = "" if line.get("ratio") is None else f"{line['ratio']:.2f}"
         name = f"{line['backend']} {line['piece']}"
         numbers = f"{line['microseconds']:>10.0f}{line['tflops']:>9.0f}"
-        print(f"{name:<34}{share:>11}{numbers}{ratio:>14}")
+        print(f"{name:<34}{share:>11}{numbers}{ratios}")
     print("relative errors against float64")
     for line in card["errors"]:
         parts = ", ".join(f"{key} {line[key]:.1e}" for key in ("out", "dq", "dk", "dv"))

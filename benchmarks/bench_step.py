@@ -4,6 +4,7 @@
     scripts/bench_step --sequence-length 32K --batch 1 --mode switch sampled full --ratio 0.13 \\
         --peer full --output docs/benchmarks/step-32k-{mode}.json
     scripts/bench_step --rounds 2 --peer full                      # ours, peer; peer, ours
+    scripts/bench_step --floor                                     # and the least it could take
     scripts/bench_step --profile --keep runs/profiled              # and where the time goes
     scripts/bench_step --batch 2 -- --train.recompute=layer        # the rest goes to swiattn-train
 
@@ -29,9 +30,11 @@ from pathlib import Path
 
 from card import gpu_name, provenance, write_card
 from command_line import at_least, binary_quantity, make_parser
+from step_floor import floor_seconds, read_shape
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / "benchmarks/peers/compiled_pytorch.py"
+LIBRARY_RATES = ROOT / "benchmarks/peers/library_rates.py"
 # Behind the measured steps: one that already runs with the tracing on, and those that are profiled.
 PROFILE_WARMUP = 1
 PROFILED = 3
@@ -63,6 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--peer", choices=("full", "two_branch"), nargs="+", default=[], help="and these peers")
     add("--peer-cuda-graph", action="store_true", help="the peer's step as one CUDA graph")
     add("--peer-autotune", action="store_true", help="the peer compiled with max-autotune")
+    add("--floor", action="store_true", help="say how near to the floor a step comes, too")
     add("--profile", action="store_true", help="say where the time goes, too")
     add("--output", help="where the card goes; {mode} and {ratio} are filled in")
     add("--keep", type=Path, help="new folder for the run folders (default: removed after use)")
@@ -116,6 +120,14 @@ class Peer:
 
     def __str__(self) -> str:
         return f"the peer in mode {self.mode}"
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The rates of libraries that the floor follows from (step_floor.py)."""
+
+    def __str__(self) -> str:
+        return "the floor"
 
 
 def runs_of(arguments: argparse.Namespace) -> list[Run]:
@@ -237,26 +249,37 @@ def read_profile(folder: Path) -> dict:
     return {"phases": phases, "kernels": kernels}
 
 
-def measure_peer(arguments: argparse.Namespace, peer: Peer) -> dict:
-    options = {
-        "config": arguments.config,
-        "sequence-length": arguments.sequence_length,
-        "batch": arguments.batch,
-        "steps": arguments.steps,
-        "warmup": arguments.warmup,
-        "window": arguments.window,
-        "mode": peer.mode,
-        "device": arguments.device,
-    }
-    command = [sys.executable, str(PEER)]
+def run_peer(program: Path, what: Peer | Floor, options: dict, flags: list[str]) -> dict:
+    command = [sys.executable, str(program), *flags]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
-    command += ["--cuda-graph"] if arguments.peer_cuda_graph else []
-    command += ["--autotune"] if arguments.peer_autotune else []
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if result.returncode != 0:
-        raise MeasurementError(f"{peer} ended with exit code {result.returncode}")
+        raise MeasurementError(f"{what} ended with exit code {result.returncode}")
     return json.loads(result.stdout.splitlines()[-1])
+
+
+def shape_options(arguments: argparse.Namespace) -> dict:
+    names = ("config", "sequence_length", "batch", "device")
+    return {name.replace("_", "-"): getattr(arguments, name) for name in names}
+
+
+def measure_peer(arguments: argparse.Namespace, peer: Peer) -> dict:
+    names = ("steps", "warmup", "window")
+    options = {name: getattr(arguments, name) for name in names} | {"mode": peer.mode}
+    flags = ["--cuda-graph"] if arguments.peer_cuda_graph else []
+    flags += ["--autotune"] if arguments.peer_autotune else []
+    return run_peer(PEER, peer, shape_options(arguments) | options, flags)
+
+
+def floor_of(arguments: argparse.Namespace, run: Run, rates: dict, ratio: float) -> dict:
+    """Unknown where tokens are drawn by what a router says of them."""
+    if run.mode == "sampled" and run.ratio is None:
+        return {}
+    sizes = (arguments.sequence_length, arguments.batch, arguments.window)
+    shape = read_shape(arguments.config, *sizes, on_gpu=arguments.device == "cuda")
+    seconds = floor_seconds(shape, rates, run.mode, ratio)
+    return {"floor_tokens_per_second": shape.tokens / seconds, "library_rates": rates}
 
 
 def medians_of_peers(turns: list[dict]) -> dict:
@@ -275,7 +298,12 @@ def medians_of_peers(turns: list[dict]) -> dict:
 
 
 def make_card(
-    arguments: argparse.Namespace, known: dict, run: Run, turns: list[dict], peers: dict[str, dict]
+    arguments: argparse.Namespace,
+    known: dict,
+    run: Run,
+    turns: list[dict],
+    peers: dict[str, dict],
+    rates: dict | None,
 ) -> dict:
     """`known` is the card's head, which is the same for every run."""
     trainer = medians_of_runs(turns)
@@ -304,7 +332,10 @@ def make_card(
         card[f"ratio_to_peer_{mode}"] = per_rank / peer["tokens_per_second"]
         card[f"peer_{mode}_mfu"] = peer["mfu"]
         card[f"peer_{mode}_memory_gib"] = peer["memory_gib"]
-    return card
+    floor = floor_of(arguments, run, rates, card["full_ratio"]) if rates else {}
+    if floor:
+        card["ratio_to_floor"] = per_rank / floor["floor_tokens_per_second"]
+    return card | floor
 
 
 def print_table(cards: list[dict], peers: dict[str, dict]) -> None:
@@ -317,11 +348,14 @@ def print_table(cards: list[dict], peers: dict[str, dict]) -> None:
     first = cards[0]
     print(f"{first['device']}, {first['config']}, {first['sequence_length']} x {first['batch']}")
     over = "".join(f"{'over ' + mode:>17}" for mode in peers)
+    with_floor = any("ratio_to_floor" in card for card in cards)
+    over += f"{'of the floor':>17}" if with_floor else ""
     print(f"{'':<26}{'tok/s a rank':>12}{'MFU':>10}{'GiB':>9}{'s a step':>11}{over}")
     for card in cards:
         name = f"swiattn {card['mode']}, ratio {card['full_ratio']:.2f}"
         rate = card["tokens_per_second_per_rank"]
         ratios = [card[f"ratio_to_peer_{mode}"] for mode in peers]
+        ratios += [card["ratio_to_floor"]] if "ratio_to_floor" in card else []
         row(name, rate, card["mfu"], card["memory_gib"], card["step_seconds"], ratios)
     for mode, peer in peers.items():
         figures = [peer[key] for key in ("tokens_per_second", "mfu", "memory_gib")]
@@ -347,8 +381,8 @@ class Bench:
         self.arguments = arguments
         device = (gpu_name() if arguments.device == "cuda" else None) or "cpu"
         self.known = {"device": device, **provenance("scripts/bench_step", arguments.commit)}
-        self.turns: dict[Run | Peer, list[dict]] = {}
-        self.failed: list[Run | Peer] = []
+        self.turns: dict[Run | Peer | Floor, list[dict]] = {}
+        self.failed: list[Run | Peer | Floor] = []
 
     def peers(self) -> dict[str, dict]:
         measured = [peer for peer in self.turns if isinstance(peer, Peer)]
@@ -356,19 +390,22 @@ class Bench:
 
     def cards(self) -> dict[Run, dict]:
         peers = self.peers()
+        rates = self.turns.get(Floor(), [None])[-1]
         return {
-            run: make_card(self.arguments, self.known, run, turns, peers)
+            run: make_card(self.arguments, self.known, run, turns, peers, rates)
             for run, turns in self.turns.items()
             if isinstance(run, Run)
         }
 
-    def measure(self, what: Run | Peer, turn: int) -> None:
+    def measure(self, what: Run | Peer | Floor, turn: int) -> None:
         """One turn; then writes the cards. What failed once is not tried again."""
         if what in self.failed:
             return
         try:
             if isinstance(what, Peer):
                 figures = measure_peer(self.arguments, what)
+            elif isinstance(what, Floor):
+                figures = run_peer(LIBRARY_RATES, what, shape_options(self.arguments), [])
             else:
                 with working_folder(self.arguments, what, turn) as folder:
                     figures = measure_trainer(self.arguments, what, folder)
@@ -390,6 +427,7 @@ def main() -> None:
         print("Run folders are removed after use; --keep FOLDER keeps them.", file=sys.stderr)
     bench = Bench(arguments)
     order = [*runs_of(arguments), *(Peer(mode) for mode in dict.fromkeys(arguments.peer))]
+    order += [Floor()] if arguments.floor else []
     for turn in range(arguments.rounds):
         for what in order if turn % 2 == 0 else reversed(order):
             if bench.cards() or isinstance(what, Run):

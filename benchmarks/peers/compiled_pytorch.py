@@ -22,6 +22,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+from llama_config import read_config
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
@@ -280,17 +281,6 @@ def train(arguments, config, device):
     else:
         seconds = [b - a for a, b in zip(marks, marks[1:], strict=False)]
     return model, seconds[arguments.warmup :], start_seconds, first_loss, losses[-1].item()
-
-
-def read_config(path):
-    with open(path) as file:
-        config = json.load(file)
-    config.setdefault("rms_norm_eps", 1e-5)
-    if "rope_theta" not in config:
-        config["rope_theta"] = config.get("rope_parameters", {}).get("rope_theta", 10000.0)
-    if not config.get("head_dim"):
-        config["head_dim"] = config["hidden_size"] // config["num_attention_heads"]
-    return config
 
 
 def main():
