@@ -70,6 +70,9 @@ class CapturedTraining {
   // queued before. The model is not to change in between, but for its parameters' values.
   MicroBatchResult train(const MicroBatch& batch);
 
+  // Of the GPU, beside what the allocator tells of launched micro-batches.
+  int64_t memory_bytes() const { return graphs_ ? graphs_->memory_bytes() : 0; }
+
   // How many micro-batches were replayed.
   int64_t replays() const { return replays_; }
 
@@ -94,7 +97,7 @@ class CapturedTraining {
   Warn warn_;
   std::vector<std::unique_ptr<Recording>> recordings_;
   std::unique_ptr<DeviceGraphs> graphs_;  // null: given up; goes before the operands it reads
-  std::deque<MicroBatchKind> met_;  // not recorded, the latest last
+  std::deque<MicroBatchKind> met_;        // not recorded, the latest last
   int64_t replays_ = 0;
 };
 

@@ -134,38 +134,29 @@ at::Tensor DecoderLayer::project_qkv(const at::Tensor& hidden, const MicroBatch&
                                      LayerSaved& saved) const {
   const at::Tensor bias = qkv_bias_ ? unit_.group_compute("qkv_bias") : at::Tensor();
   at::Tensor qkv = ops_.linear_forward(hidden, unit_.group_compute("qkv"), bias);
-  const at::Tensor q = shape_.queries(qkv);
-  const at::Tensor k = shape_.keys(qkv);
   if (qk_norm_) {
     const auto norm = [&](const at::Tensor& heads, const char* group) {
-      // Copies, since the normalised rows take their place, and the backward reads them.
-      const at::Tensor rows = heads.clone(at::MemoryFormat::Contiguous);
-      return ops_.rms_norm_forward(rows.view({-1, shape_.head_dim}), {}, unit_.group_compute(group),
-                                   eps_);
+      return ops_.head_norm_forward(heads, unit_.group_compute(group), eps_, batch.rotary);
     };
-    saved.query_norm = norm(q, "q_norm");
-    saved.key_norm = norm(k, "k_norm");
-    q.copy_(std::exchange(saved.query_norm.normed, {}).view(q.sizes()));
-    k.copy_(std::exchange(saved.key_norm.normed, {}).view(k.sizes()));
+    saved.raw_queries = norm(shape_.queries(qkv), "q_norm");
+    saved.raw_keys = norm(shape_.keys(qkv), "k_norm");
+  } else {
+    ops_.apply_rotary(shape_.queries_and_keys(qkv), batch.rotary, RotaryDirection::kForward);
   }
-  ops_.apply_rotary(shape_.queries_and_keys(qkv), batch.rotary, RotaryDirection::kForward);
   return qkv;
 }
 
 at::Tensor DecoderLayer::project_qkv_backward(const at::Tensor& grad_qkv, const MicroBatch& batch,
                                               const LayerSaved& saved) const {
-  const at::Tensor grad_q = shape_.queries(grad_qkv);
-  const at::Tensor grad_k = shape_.keys(grad_qkv);
-  ops_.apply_rotary(shape_.queries_and_keys(grad_qkv), batch.rotary, RotaryDirection::kBackward);
   if (qk_norm_) {
-    const auto through = [&](const at::Tensor& grad, const RmsNormOutput& norm, const char* group) {
-      const at::Tensor rows = grad.clone(at::MemoryFormat::Contiguous).view({-1, shape_.head_dim});
-      grad.copy_(ops_.rms_norm_backward(rows, {}, norm.residual, unit_.group_compute(group),
-                                        norm.inverse_rms, unit_.take_gradient(group))
-                     .view(grad.sizes()));
+    const auto through = [&](const at::Tensor& grad, const at::Tensor& raw, const char* group) {
+      ops_.head_norm_backward(grad, raw, unit_.group_compute(group), eps_, batch.rotary,
+                              unit_.take_gradient(group));
     };
-    through(grad_q, saved.query_norm, "q_norm");
-    through(grad_k, saved.key_norm, "k_norm");
+    through(shape_.queries(grad_qkv), saved.raw_queries, "q_norm");
+    through(shape_.keys(grad_qkv), saved.raw_keys, "k_norm");
+  } else {
+    ops_.apply_rotary(shape_.queries_and_keys(grad_qkv), batch.rotary, RotaryDirection::kBackward);
   }
   return ops_.linear_backward(grad_qkv, saved.input_norm.normed, unit_.group_compute("qkv"),
                               unit_.take_gradient("qkv"),

@@ -42,8 +42,8 @@ int64_t kept_bytes_per_token(Recompute recompute, const ModelConfig& config,
 
   const int64_t projected = config.heads + 2 * config.kv_heads;
   bytes += projected * config.head_dim * element;
-  if (config.qk_norm) {  // before the norm, and 1 / rms, of queries and keys
-    bytes += (config.heads + config.kv_heads) * (config.head_dim * element + wide);
+  if (config.qk_norm) {  // before the norm
+    bytes += (config.heads + config.kv_heads) * config.head_dim * element;
   }
   bytes += stream + wide;      // the first norm; its residual is counted already
   bytes += 2 * stream + wide;  // the second

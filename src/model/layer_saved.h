@@ -24,12 +24,12 @@ struct LayerSaved {
   RmsNormOutput input_norm;  // stream at the layer's entry, h
   at::Tensor logits;         // s [T]; undefined without a router
   at::Tensor qkv;            // [T, (Hq + 2 Hkv) D] after QK-norm and rotary positions
-  RmsNormOutput query_norm;  // Qwen3: rows are (token, head); without `normed`, which qkv has
-  RmsNormOutput key_norm;
-  SwitchSaved attention;    // of kSwitch; the others fill `out` and `logsumexp`
-  at::Tensor weight;        // [T] where far rows are sampled (ops/routing.h); else undefined
-  RmsNormOutput post_norm;  // stream after attention, its norm
-  at::Tensor gate_up;       // [T, 2F]
+  at::Tensor raw_queries;    // [T, Hq, D] before QK-norm (Qwen3); undefined without
+  at::Tensor raw_keys;       // [T, Hkv, D] likewise
+  SwitchSaved attention;     // of kSwitch; the others fill `out` and `logsumexp`
+  at::Tensor weight;         // [T] where far rows are sampled (ops/routing.h); else undefined
+  RmsNormOutput post_norm;   // stream after attention, its norm
+  at::Tensor gate_up;        // [T, 2F]
 
   // Lets go of all that DecoderLayer::recompute() makes again. In every mode the few bytes a token
   // stay that tell what was decided (nothing is drawn twice) and what a loss with an attached gamma

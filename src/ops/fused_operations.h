@@ -18,6 +18,8 @@ LinearBackward linear_backward;
 LinearInputGradient linear_input_gradient;
 LinearWeightGradient linear_weight_gradient;
 ApplyRotary apply_rotary;
+HeadNormForward head_norm_forward;
+HeadNormBackward head_norm_backward;
 SwigluForward swiglu_forward;
 SwigluBackward swiglu_backward;
 RoutedNormForward routed_norm_forward;

@@ -19,7 +19,7 @@ using Bf16 = void;  // an array of __nv_bfloat16
 // A sum over rows, column by column, in two deterministic steps: every block its rows, then the
 // blocks. Without `total` nobody wants it.
 struct ColumnSum {
-  float* partial;   // [rms_norm_backward_blocks(), width], scratch
+  float* partial;   // […_norm_backward_blocks(), width], scratch
   float* total;     // [width] or null
   GradientSum sum;  // whether it replaces the total or is added to it
 };
@@ -119,6 +119,26 @@ int routing_blocks();
 // cosine and sine [tokens, head_dim / 2] float32; `direction` 1 or -1.
 void apply_rotary(Bf16* x, const float* cosine, const float* sine, int64_t tokens, int64_t heads,
                   int64_t head_dim, int64_t token_stride, float direction, void* stream);
+
+// head_norm.h, a launch forward and two backward.
+struct HeadNormArguments {
+  const Bf16* weight;   // [head_dim]
+  const float* cosine;  // [tokens, head_dim / 2]
+  const float* sine;    // [tokens, head_dim / 2]
+  int64_t tokens;       // at least 1
+  int64_t heads;
+  int64_t head_dim;      // a multiple of 16, at most kMaxHeadNormWidth
+  int64_t token_stride;  // of what is worked on in place, in elements; a multiple of 8
+  float eps;
+};
+// In place on x; `before` [tokens, heads, head_dim] contiguous: x as it was.
+void head_norm_forward(const HeadNormArguments& arguments, Bf16* x, Bf16* before, void* stream);
+// In place on grad, with head_norm_backward_blocks() blocks, for which `grad_weight` has scratch.
+void head_norm_backward(const HeadNormArguments& arguments, Bf16* grad, const Bf16* before,
+                        const ColumnSum& grad_weight, int64_t blocks, void* stream);
+int64_t head_norm_backward_blocks(int64_t tokens, int64_t heads, int64_t head_dim);
+
+constexpr int64_t kMaxHeadNormWidth = 512;
 
 // gate_up [rows, 2 width] → activated [rows, width]. The backward works in place: gate_up becomes
 // its gradient, and grad [rows, width] what the forward put out.

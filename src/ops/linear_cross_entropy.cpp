@@ -10,10 +10,7 @@
 namespace swiattn::reference {
 namespace {
 
-// Rows a chunk: some 16 million logits, 64 MiB in float32.
-int64_t chunk_rows(int64_t vocab_size) {
-  return std::max<int64_t>(16, (int64_t{1} << 24) / vocab_size);
-}
+int64_t chunk_rows(int64_t vocab_size) { return std::max<int64_t>(16, kChunkLogits / vocab_size); }
 
 struct Chunk {
   at::Tensor logits;     // [n, V] accumulation type

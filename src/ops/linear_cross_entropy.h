@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <functional>
 
 #include "parallel/gradient_target.h"
@@ -14,6 +15,11 @@ struct LinearCrossEntropyOutput {
   at::Tensor nll;          // [T] accumulation type; 0 where the target is ignored
   at::Tensor grad_hidden;  // [T, d], the type of hidden; undefined from the forward alone
 };
+
+// About so many logits exist at once, in float32 with their gradients in the type of hidden; some
+// more where the vocabulary is so large that too few rows were left.
+inline constexpr int64_t kChunkLogits = int64_t{1} << 24;       // of the reference
+inline constexpr int64_t kFusedChunkLogits = int64_t{1} << 26;  // on a GPU in bfloat16
 
 // What one token's NLL is multiplied by in the objective, given the NLLs of rows [begin, begin +
 // n): returns [n]. Empty for the plain sum. Only a regularizer whose gamma is not detached uses it.

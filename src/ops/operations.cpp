@@ -18,6 +18,8 @@ const Operations& reference_operations() {
       .linear_input_gradient = reference::linear_input_gradient,
       .linear_weight_gradient = reference::linear_weight_gradient,
       .apply_rotary = reference::apply_rotary,
+      .head_norm_forward = reference::head_norm_forward,
+      .head_norm_backward = reference::head_norm_backward,
       .swiglu_forward = reference::swiglu_forward,
       .swiglu_backward = reference::swiglu_backward,
       .routed_norm_forward = reference::routed_norm_forward,

@@ -4,6 +4,7 @@
 
 #include "ops/drawn_rows.h"
 #include "ops/embedding.h"
+#include "ops/head_norm.h"
 #include "ops/linear.h"
 #include "ops/linear_cross_entropy.h"
 #include "ops/regularizer_gamma.h"
@@ -28,6 +29,8 @@ struct Operations {
   LinearInputGradient* linear_input_gradient;
   LinearWeightGradient* linear_weight_gradient;
   ApplyRotary* apply_rotary;
+  HeadNormForward* head_norm_forward;
+  HeadNormBackward* head_norm_backward;
   SwigluForward* swiglu_forward;
   SwigluBackward* swiglu_backward;
   RoutedNormForward* routed_norm_forward;

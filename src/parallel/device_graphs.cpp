@@ -22,6 +22,7 @@ struct DeviceGraphs::Recorder {
   virtual ~Recorder() = default;
   virtual size_t record(std::function<void()> work) = 0;
   virtual void replay(size_t recording) = 0;
+  virtual int64_t memory_bytes() const = 0;
 };
 
 namespace {
@@ -33,6 +34,7 @@ class HostRecorder final : public DeviceGraphs::Recorder {
     return work_.size() - 1;
   }
   void replay(size_t recording) override { work_.at(recording)(); }
+  int64_t memory_bytes() const override { return 0; }
 
  private:
   std::vector<std::function<void()>> work_;
@@ -112,6 +114,8 @@ class CudaRecorder final : public DeviceGraphs::Recorder {
                                      c10::cuda::getCurrentCUDAStream(stream_.device_index())));
   }
 
+  int64_t memory_bytes() const override { return memory_bytes_; }
+
  private:
   // While it lives, the stream of recordings gets memory of their own, and so does the host for
   // its copies: allocators must not ask the stream how far it has come.
@@ -139,9 +143,15 @@ class CudaRecorder final : public DeviceGraphs::Recorder {
     c10::MempoolId_t memory_;
   };
 
+  int64_t reserved_bytes() const {
+    const auto index = stream_.device_index();
+    return c10::cuda::CUDACachingAllocator::getDeviceStats(index).reserved_bytes[0].current;
+  }
+
   Graph capture(const std::function<void()>& work) {
     const c10::cuda::CUDAStreamGuard guard(stream_);
     const Allocation allocation(*this);
+    const int64_t reserved = reserved_bytes();
     // What other threads do with the GPU meanwhile is their affair.
     SWIATTN_CHECK_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
     try {
@@ -153,6 +163,7 @@ class CudaRecorder final : public DeviceGraphs::Recorder {
     cudaError_t status = cudaSuccess;
     Graph graph = end_capture(&status);
     SWIATTN_CHECK_CUDA(status);
+    memory_bytes_ += reserved_bytes() - reserved;
     return graph;
   }
 
@@ -168,6 +179,7 @@ class CudaRecorder final : public DeviceGraphs::Recorder {
   c10::cuda::CUDAStream stream_;  // of recordings; their work is never carried out on it
   c10::MempoolId_t memory_;
   size_t attempts_ = 0;
+  int64_t memory_bytes_ = 0;
   std::vector<Executable> executables_;
 };
 
@@ -190,5 +202,7 @@ size_t DeviceGraphs::record(std::function<void()> work) {
 }
 
 void DeviceGraphs::replay(size_t recording) { recorder_->replay(recording); }
+
+int64_t DeviceGraphs::memory_bytes() const { return recorder_->memory_bytes(); }
 
 }  // namespace swiattn

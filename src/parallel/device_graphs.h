@@ -6,6 +6,7 @@
 #include <c10/core/Device.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -34,6 +35,9 @@ class DeviceGraphs {
 
   // Queues a recording on the current stream.
   void replay(size_t recording);
+
+  // Of the device, that recordings keep to themselves.
+  int64_t memory_bytes() const;
 
   struct Recorder;
 

@@ -198,6 +198,126 @@ INSTANTIATE_TEST_SUITE_P(All, FusedNormTest,
                            return fmt::format("{}x{}", info.param.rows, info.param.width);
                          });
 
+struct HeadShape {
+  int64_t tokens, heads, head_dim;
+};
+
+// A head before and two behind the ones that are worked on, in a packed projection.
+class FusedHeadNormTest : public testing::TestWithParam<HeadShape> {
+ protected:
+  FusedHeadNormTest() { at::manual_seed(5); }
+
+  at::Tensor random_projection() const { return random({tokens_, (heads_ + 3) * head_dim_}); }
+  at::Tensor heads_of(const at::Tensor& packed) const {
+    return packed.narrow(1, head_dim_, heads_ * head_dim_).unflatten(1, {heads_, head_dim_});
+  }
+  RotaryTable table(at::ScalarType type) const {
+    std::vector<double> frequencies;
+    for (int64_t i = 0; i < head_dim_ / 2; ++i) frequencies.push_back(std::pow(1e4, -0.1 * i));
+    const auto options = at::TensorOptions().device(at::kCUDA).dtype(at::kInt);
+    return make_rotary_table(at::arange(tokens_, options).remainder(777), frequencies, 1.1, type);
+  }
+
+  const int64_t tokens_ = GetParam().tokens;
+  const int64_t heads_ = GetParam().heads;
+  const int64_t head_dim_ = GetParam().head_dim;
+};
+
+TEST_P(FusedHeadNormTest, WorksInPlaceOnViewsOfThePackedProjection) {
+  const at::Tensor packed = random_projection(), weight = random({head_dim_}),
+                   packed_grad = random_projection();
+  for (const GradientSum sum : {GradientSum::kWrite, GradientSum::kAdd}) {
+    expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
+      const at::Tensor x = packed.to(type, false, true), grad = packed_grad.to(type, false, true);
+      const at::Tensor before =
+          ops.head_norm_forward(heads_of(x), weight.to(type), 1e-5, table(type));
+      const GradientTarget grad_weight = accumulator({head_dim_}, type, sum);
+      ops.head_norm_backward(heads_of(grad), before, weight.to(type), 1e-5, table(type),
+                             grad_weight);
+      return {x, before, grad, grad_weight.tensor};
+    });
+  }
+}
+
+TEST_P(FusedHeadNormTest, KeepsTheRowsAsTheyWereAndTouchesNoOthers) {
+  const Operations& ops = fused_operations();
+  const at::Tensor packed = random_projection(), weight = random({head_dim_});
+  const at::Tensor x = packed.clone();
+  const at::Tensor before = ops.head_norm_forward(heads_of(x), weight, 1e-5, table(at::kBFloat16));
+  EXPECT_TRUE(at::equal(before, heads_of(packed)));
+  EXPECT_TRUE(before.is_contiguous());
+  const at::Tensor grad = packed.clone();
+  ops.head_norm_backward(heads_of(grad), before, weight, 1e-5, table(at::kBFloat16), {});
+  EXPECT_TRUE(at::equal(before, heads_of(packed)));
+  for (const at::Tensor& changed : {x, grad}) {
+    heads_of(changed).copy_(before);
+    EXPECT_TRUE(at::equal(changed, packed));
+  }
+}
+
+TEST_P(FusedHeadNormTest, RepeatsItsBitsAndFrozenWeightsHaveNoGradient) {
+  const at::Tensor before = random({tokens_, heads_, head_dim_}), weight = random({head_dim_}),
+                   packed_grad = random_projection();
+  const auto run = [&](const GradientTarget& grad_weight) {
+    at::Tensor grad = packed_grad.clone();
+    fused_operations().head_norm_backward(heads_of(grad), before, weight, 1e-5,
+                                          table(at::kBFloat16), grad_weight);
+    return grad;
+  };
+  const auto first = accumulator({head_dim_}, at::kBFloat16, GradientSum::kWrite);
+  const at::Tensor expected = run(first);
+  for (int again = 0; again < 3; ++again) {
+    const auto target = accumulator({head_dim_}, at::kBFloat16, GradientSum::kWrite);
+    EXPECT_TRUE(at::equal(run(target), expected));
+    EXPECT_TRUE(at::equal(target.tensor, first.tensor));
+  }
+  EXPECT_TRUE(at::equal(run({}), expected));
+}
+
+// Threads a row from one to 32, whole and not; rows that fill their block and rows that do not;
+// blocks that take many rows. The last two fall back.
+INSTANTIATE_TEST_SUITE_P(All, FusedHeadNormTest,
+                         testing::Values(HeadShape{1, 1, 64}, HeadShape{1, 8, 128},
+                                         HeadShape{37, 3, 96}, HeadShape{129, 1, 128},
+                                         HeadShape{1000, 16, 64}, HeadShape{4099, 16, 128},
+                                         HeadShape{2053, 7, 96}, HeadShape{515, 2, 256},
+                                         HeadShape{77, 5, 16}, HeadShape{130, 3, 48},
+                                         HeadShape{33, 2, 512}, HeadShape{21, 2, 320},
+                                         HeadShape{65, 3, 72}, HeadShape{9, 2, 528}),
+                         [](const auto& info) {
+                           const HeadShape& s = info.param;
+                           return fmt::format("{}x{}x{}", s.tokens, s.heads, s.head_dim);
+                         });
+
+// Threads behind the last row have nothing to divide by.
+TEST(FusedHeadNormWithoutEps, IsThatOfTheRowsThatAreThere) {
+  constexpr int64_t kTokens = 37, kHeads = 3, kWidth = 128;
+  const at::Tensor packed = random({kTokens, kHeads, kWidth}), weight = random({kWidth}),
+                   packed_grad = random({kTokens, kHeads, kWidth});
+  const at::Tensor angles = random({kTokens, kWidth / 2}).to(at::kFloat);
+  expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
+    const at::ScalarType wide = type == at::kDouble ? at::kDouble : at::kFloat;
+    const RotaryTable table{angles.cos().to(wide), angles.sin().to(wide)};
+    const at::Tensor x = packed.to(type, false, true), grad = packed_grad.to(type, false, true);
+    const at::Tensor before = ops.head_norm_forward(x, weight.to(type), 0.0, table);
+    const GradientTarget grad_weight = accumulator({kWidth}, type, GradientSum::kWrite);
+    ops.head_norm_backward(grad, before, weight.to(type), 0.0, table, grad_weight);
+    return {x, grad, grad_weight.tensor};
+  });
+}
+
+// Nothing to do, but a gradient that is replaced has to be there.
+TEST(FusedHeadNormOfNoTokens, LeavesAGradientOfZeros) {
+  const auto wide = at::TensorOptions().device(at::kCUDA).dtype(at::kFloat);
+  const RotaryTable table{at::empty({0, 32}, wide), at::empty({0, 32}, wide)};
+  const at::Tensor weight = random({64}), x = random({0, 2, 64});
+  const at::Tensor before = fused_operations().head_norm_forward(x, weight, 1e-5, table);
+  EXPECT_EQ(before.sizes(), x.sizes());
+  const auto target = accumulator({64}, at::kBFloat16, GradientSum::kWrite);
+  fused_operations().head_norm_backward(x, before, weight, 1e-5, table, target);
+  EXPECT_TRUE(at::equal(target.tensor, at::zeros_like(target.tensor)));
+}
+
 TEST_P(FusedOperationsTest, Swiglu) {
   const at::Tensor gate_up = random({rows_, 2 * width_}), grad = random({rows_, width_});
   expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {

@@ -41,6 +41,25 @@ TEST(LargeOperationsTest, RowsBeyondTwoToTheThirtyFirstElements) {
                 ops().routed_norm_backward(tail(x), tail(grad_logits), tail(x), alone.norm, weight,
                                            router, {}, {}));
   }
+  {
+    const at::Tensor packed = random({kRows, kWidth}), head_weight = random({128});
+    const auto heads = [](const at::Tensor& rows) {
+      return rows.unflatten(1, {kWidth / 128, 128});
+    };
+    const RotaryTable table{at::randn({kRows, 64}, options(at::kFloat)),
+                            at::randn({kRows, 64}, options(at::kFloat))};
+    const RotaryTable tail_table{tail(table.cosine), tail(table.sine)};
+    const at::Tensor alone = tail(packed).clone();
+    const at::Tensor before = ops().head_norm_forward(heads(packed), head_weight, 1e-5, table);
+    const at::Tensor before_alone =
+        ops().head_norm_forward(heads(alone), head_weight, 1e-5, tail_table);
+    expect_tail(before, before_alone);
+    expect_tail(packed, alone);
+    // What the forward made serves as a gradient.
+    ops().head_norm_backward(heads(packed), before, head_weight, 1e-5, table, {});
+    ops().head_norm_backward(heads(alone), before_alone, head_weight, 1e-5, tail_table, {});
+    expect_tail(packed, alone);
+  }
   const at::Tensor gate_up = random({kRows, kWidth}), grad = random({kRows, kWidth / 2});
   expect_tail(ops().swiglu_forward(gate_up), ops().swiglu_forward(tail(gate_up)));
   // The backward writes over its operands.

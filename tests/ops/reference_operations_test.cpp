@@ -147,6 +147,70 @@ TEST_F(ReferenceOperationsTest, RotaryTurnsThePairsOfBothHalves) {
   expect_equal(grad, x.grad());
 }
 
+// Heads 1 to 3 of five in the packed projection.
+at::Tensor some_heads(const at::Tensor& packed, int64_t head_dim) {
+  return packed.narrow(1, head_dim, 3 * head_dim).unflatten(1, {3, head_dim});
+}
+
+TEST_F(ReferenceOperationsTest, HeadNormNormsAndTurnsRowsInPlaceAndNoOthers) {
+  for (const int64_t tokens : {1, 7}) {
+    const at::Tensor positions = at::arange(tokens) * 3;
+    const RotaryTable table = make_rotary_table(positions, {1.0, 0.3, 0.01}, 1.2, at::kDouble);
+    const at::Tensor packed = leaf({tokens, 30}), weight = leaf({6});
+    const double eps = 1e-3;
+    const at::Tensor x = some_heads(packed, 6);
+    const at::Tensor normed = x / (x.square().mean(-1, true) + eps).sqrt() * weight;
+    const at::Tensor a = normed.narrow(-1, 0, 3), b = normed.narrow(-1, 3, 3),
+                     cosine = table.cosine.unsqueeze(1), sine = table.sine.unsqueeze(1);
+    const at::Tensor y = at::cat({a * cosine - b * sine, b * cosine + a * sine}, -1);
+    const at::Tensor grad = random({tokens, 30});
+    (y * some_heads(grad, 6)).sum().backward();
+
+    const at::Tensor found = packed.detach().clone(), expected = packed.detach().clone();
+    some_heads(expected, 6).copy_(y.detach());
+    const at::Tensor before =
+        ops().head_norm_forward(some_heads(found, 6), weight.detach(), eps, table);
+    expect_equal(found, expected);
+    EXPECT_TRUE(at::equal(before, x.detach()));
+    EXPECT_TRUE(before.is_contiguous());
+
+    const at::Tensor expected_grad = grad.clone();
+    some_heads(expected_grad, 6).copy_(some_heads(packed.grad(), 6));
+    expect_gradient(weight.grad(), [&](const GradientTarget& target) {
+      const at::Tensor found_grad = grad.clone();
+      ops().head_norm_backward(some_heads(found_grad, 6), before, weight.detach(), eps, table,
+                               target);
+      expect_equal(found_grad, expected_grad);
+    });
+  }
+}
+
+// A head's norm and its turn are those operations, one after the other.
+TEST_F(ReferenceOperationsTest, HeadNormHasTheBitsOfItsTwoOperations) {
+  const RotaryTable table = make_rotary_table(at::arange(9), {1.0, 0.1}, 1.0, at::kFloat);
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor packed = random({9, 20}).to(type), weight = random({4}).to(type);
+    const at::Tensor rows = some_heads(packed, 4).clone(at::MemoryFormat::Contiguous);
+    const RmsNormOutput norm = ops().rms_norm_forward(rows.view({-1, 4}), {}, weight, 1e-6);
+    const at::Tensor turned = norm.normed.clone().view({9, 3, 4});
+    ops().apply_rotary(turned, table, RotaryDirection::kForward);
+    const at::Tensor found = packed.clone();
+    const at::Tensor before = ops().head_norm_forward(some_heads(found, 4), weight, 1e-6, table);
+    EXPECT_TRUE(at::equal(some_heads(found, 4), turned)) << type;
+    EXPECT_TRUE(at::equal(before, rows)) << type;
+
+    const at::Tensor grad = random({9, 20}).to(type);
+    const at::Tensor grad_rows = some_heads(grad, 4).clone(at::MemoryFormat::Contiguous);
+    ops().apply_rotary(grad_rows, table, RotaryDirection::kBackward);
+    const GradientTarget expected{at::ones({4}, at::kFloat)}, target{at::ones({4}, at::kFloat)};
+    const at::Tensor grad_x = ops().rms_norm_backward(
+        grad_rows.view({-1, 4}), {}, rows.view({-1, 4}), weight, norm.inverse_rms, expected);
+    ops().head_norm_backward(some_heads(grad, 4), before, weight, 1e-6, table, target);
+    EXPECT_TRUE(at::equal(some_heads(grad, 4), grad_x.view({9, 3, 4}))) << type;
+    EXPECT_TRUE(at::equal(target.tensor, expected.tensor)) << type;
+  }
+}
+
 TEST_F(ReferenceOperationsTest, SwigluOfThePackedProjection) {
   const at::Tensor gate_up = leaf({5, 14});
   const at::Tensor gate = gate_up.narrow(1, 0, 7), up = gate_up.narrow(1, 7, 7);

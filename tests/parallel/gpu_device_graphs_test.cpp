@@ -63,6 +63,8 @@ TEST(GpuDeviceGraphsTest, RecordingsShareTheirMemory) {
     if (first == 0) first = reserved();
   }
   EXPECT_LT(reserved(), first + kBytes / 2);
+  EXPECT_GE(graphs.memory_bytes(), kBytes);
+  EXPECT_LT(graphs.memory_bytes(), kBytes + kBytes / 2);
   for (size_t i = 0; i < 4; ++i) graphs.replay(i);
   for (const at::Tensor& sum : sums) EXPECT_EQ(sum.item<float>(), static_cast<float>(kBytes / 4));
 }

@@ -1,0 +1,32 @@
+#include "ops/head_norm.h"
+
+#include <ATen/ATen.h>
+
+#include "ops/rms_norm.h"
+#include "parallel/accumulation_type.h"
+
+namespace swiattn::reference {
+namespace {
+
+at::Tensor rows(const at::Tensor& heads) { return heads.flatten(0, 1); }
+
+}  // namespace
+
+at::Tensor head_norm_forward(const at::Tensor& x, const at::Tensor& weight, double eps,
+                             const RotaryTable& table) {
+  at::Tensor before = x.clone(at::MemoryFormat::Contiguous);
+  x.copy_(rms_norm_forward(rows(before), {}, weight, eps).normed.view(x.sizes()));
+  apply_rotary(x, table, RotaryDirection::kForward);
+  return before;
+}
+
+void head_norm_backward(const at::Tensor& grad, const at::Tensor& before, const at::Tensor& weight,
+                        double eps, const RotaryTable& table, const GradientTarget& grad_weight) {
+  apply_rotary(grad, table, RotaryDirection::kBackward);
+  const at::Tensor wide = rows(before).to(accumulation_type(before.scalar_type()));
+  const at::Tensor inverse_rms = (wide.square().mean(-1) + eps).rsqrt();
+  grad.copy_(rms_norm_backward(rows(grad), {}, rows(before), weight, inverse_rms, grad_weight)
+                 .view(grad.sizes()));
+}
+
+}  // namespace swiattn::reference
