@@ -2,7 +2,6 @@
 // bench_attention runs it, adds the peers and makes the table.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
-#include <ATen/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
 #include <fmt/format.h>
@@ -18,6 +17,7 @@
 #include "attention/switch_attention.h"
 #include "base/json.h"
 #include "benchmarks/exact_attention.h"
+#include "benchmarks/gpu_time.h"
 
 namespace swiattn {
 namespace {
@@ -31,21 +31,6 @@ struct Options {
   bool deterministic = false;
   bool errors = false;
 };
-
-double median_microseconds(int repeats, const std::function<void()>& run) {
-  for (int i = 0; i < 3; ++i) run();
-  std::vector<double> times;
-  for (int i = 0; i < repeats; ++i) {
-    at::cuda::CUDAEvent begin(cudaEventDefault), end(cudaEventDefault);
-    begin.record();
-    run();
-    end.record();
-    end.synchronize();
-    times.push_back(1000.0 * begin.elapsed_time(end));
-  }
-  std::nth_element(times.begin(), times.begin() + repeats / 2, times.end());
-  return times[static_cast<size_t>(repeats / 2)];
-}
 
 class Pieces {
  public:
@@ -176,17 +161,20 @@ class Pieces {
 int main(int argc, char** argv) {
   swiattn::Options options;
   CLI::App app{"Times the pieces of switch attention on one GPU."};
-  app.add_option("--batch", options.batch)->capture_default_str();
-  app.add_option("--length", options.length)->capture_default_str();
-  app.add_option("--heads", options.heads)->capture_default_str();
-  app.add_option("--kv-heads", options.kv_heads)->capture_default_str();
-  app.add_option("--head-dim", options.head_dim)->capture_default_str();
-  app.add_option("--window", options.window)->capture_default_str();
-  app.add_option("--ratio", options.ratios)->capture_default_str();
-  app.add_option("--sampled", options.sampled)->capture_default_str();
-  app.add_option("--backend", options.backends)->capture_default_str();
-  app.add_option("--repeats", options.repeats)->capture_default_str();
-  app.add_flag("--deterministic", options.deterministic);
+  app.add_option("--batch", options.batch, "sequences")->capture_default_str();
+  app.add_option("--length", options.length, "of a sequence")->capture_default_str();
+  app.add_option("--heads", options.heads, "of queries")->capture_default_str();
+  app.add_option("--kv-heads", options.kv_heads, "of keys and of values")->capture_default_str();
+  app.add_option("--head-dim", options.head_dim, "width of a head")->capture_default_str();
+  app.add_option("--window", options.window, "keys that the local branch sees")
+      ->capture_default_str();
+  app.add_option("--ratio", options.ratios, "shares of tokens with full attention")
+      ->capture_default_str();
+  app.add_option("--sampled", options.sampled, "share of the other tokens that far sampling draws")
+      ->capture_default_str();
+  app.add_option("--backend", options.backends, "whose pieces")->capture_default_str();
+  app.add_option("--repeats", options.repeats, "the median of them counts")->capture_default_str();
+  app.add_flag("--deterministic", options.deterministic, "backward passes that repeat their bits");
   app.add_flag("--errors", options.errors, "relative errors against float64, too");
   CLI11_PARSE(app, argc, argv);
   if (!at::hasCUDA()) {

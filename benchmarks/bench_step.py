@@ -4,7 +4,7 @@
     scripts/bench_step --sequence-length 32K --batch 1 --mode switch sampled full --ratio 0.13 \\
         --peer full --output docs/benchmarks/step-32k-{mode}.json
     scripts/bench_step --rounds 2 --peer full                      # ours, peer; peer, ours
-    scripts/bench_step --floor                                     # and the least it could take
+    scripts/bench_step --floor                                     # and the least time of a step
     scripts/bench_step --profile --keep runs/profiled              # and where the time goes
     scripts/bench_step --batch 2 -- --train.recompute=layer        # the rest goes to swiattn-train
 
@@ -13,6 +13,13 @@ Trains a randomly initialised model of the given shape on random tokens in every
 table and writes a JSON card for each; a card is there as soon as its run is, and grows with each
 peer. What fails is named and the rest goes on; the exit code is 1 then. Profiled steps come after
 the measured ones. Needs scripts/build.
+
+With --floor the column "of the floor" is the time of the floor divided by the step's time. The
+floor is the least time of a step at the rates that libraries reach on the device, one operation
+after the other (benchmarks/step_floor.py); above 1 a step joins operations or has faster kernels
+than the libraries'. Behind -- only keys that leave the counted work alone may then stand:
+numerics.*, log.*, attention.backend and train.recompute, though what is computed twice is not in
+the floor.
 """
 
 import argparse
@@ -30,17 +37,20 @@ from pathlib import Path
 
 from card import gpu_name, provenance, write_card
 from command_line import at_least, binary_quantity, make_parser
-from step_floor import floor_seconds, read_shape
+from step_floor import MINIMUM, SCALE, floor_seconds, read_shape
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / "benchmarks/peers/compiled_pytorch.py"
 LIBRARY_RATES = ROOT / "benchmarks/peers/library_rates.py"
-# Behind the measured steps: one that already runs with the tracing on, and those that are profiled.
-PROFILE_WARMUP = 1
+# Behind the measured steps. Before a profile the trainer launches two steps, the second with the
+# tracing on, even where it replays CUDA graphs otherwise: neither is a measured one.
+PROFILE_WARMUP = 2
 PROFILED = 3
 KERNELS = 15  # in the card, the longest of them
 MODES = ("switch", "sampled", "full", "window")
 MEDIANS = ("tokens_per_second", "mfu", "memory_gib", "full_ratio", "step_seconds", "data_seconds")
+# Beginnings of keys that a run with --floor may set: the work that the floor counts is the same.
+SAME_WORK = ("--numerics.", "--log.", "--attention.backend=", "--train.recompute=")
 EOS = 2  # never drawn, so that every sample is one document, as it is for the peer
 
 
@@ -57,7 +67,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--batch", type=at_least(1), default=8, help="sequences a step and rank")
     add("--window", type=binary_quantity, default=1024, help="keys that the local branch sees")
     add("--mode", choices=MODES, nargs="+", default=["switch"], help="what is measured")
-    add("--ratio", type=float, nargs="+", help="random routing at these full ratios")
+    gate = parser.add_mutually_exclusive_group().add_argument
+    gate(
+        "--ratio", type=float, nargs="+", default=[0.13], help="full ratios of a fixed random gate"
+    )
+    gate("--learned-gate", action="store_true", help="a new router instead, as a run starts with")
     add("--steps", type=at_least(1), default=15, help="measured, after the warm-up")
     add("--warmup", type=at_least(0), default=5, help="steps before them, which do not count")
     add("--rounds", type=at_least(1), default=1, help="times that everything is measured, by turns")
@@ -66,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--peer", choices=("full", "two_branch"), nargs="+", default=[], help="and these peers")
     add("--peer-cuda-graph", action="store_true", help="the peer's step as one CUDA graph")
     add("--peer-autotune", action="store_true", help="the peer compiled with max-autotune")
-    add("--floor", action="store_true", help="say how near to the floor a step comes, too")
+    add("--floor", action="store_true", help="say what part of a step's time the floor is, too")
     add("--profile", action="store_true", help="say where the time goes, too")
     add("--output", help="where the card goes; {mode} and {ratio} are filled in")
     add("--keep", type=Path, help="new folder for the run folders (default: removed after use)")
@@ -86,6 +100,11 @@ def parse_arguments() -> argparse.Namespace:
             parser.error(
                 "several runs would write the same card: put {mode} or {ratio} in --output."
             )
+    changing = [option for option in arguments.rest if not option.startswith(SAME_WORK)]
+    if arguments.floor and changing:
+        parser.error(
+            f"--floor counts the work of a step without {changing[0]}: leave one of them out."
+        )
     if arguments.keep and arguments.keep.exists():
         parser.error(f"--keep: {arguments.keep} is there already: name a new folder.")
     return arguments
@@ -106,10 +125,10 @@ class Run:
         return Path(output.replace("{mode}", self.mode).replace("{ratio}", ratio))
 
     def attention(self) -> dict:
-        sampled = self.mode == "sampled"
-        return {"mode": "switch" if sampled else self.mode} | (
-            {"far_sampling": {"enabled": True}} if sampled else {}
-        )
+        if self.mode != "sampled":
+            return {"mode": self.mode}
+        sampling = {"enabled": True, "minimum": MINIMUM, "scale": SCALE}
+        return {"mode": "switch", "far_sampling": sampling}
 
 
 @dataclass(frozen=True)
@@ -133,8 +152,8 @@ class Floor:
 def runs_of(arguments: argparse.Namespace) -> list[Run]:
     runs = []
     for mode in dict.fromkeys(arguments.mode):
-        ratios = arguments.ratio if mode in ("switch", "sampled") else None
-        runs += [Run(mode, ratio) for ratio in ratios or [None]]
+        fixed = mode in ("switch", "sampled") and not arguments.learned_gate
+        runs += [Run(mode, ratio) for ratio in (arguments.ratio if fixed else [None])]
     return runs
 
 
@@ -277,9 +296,13 @@ def floor_of(arguments: argparse.Namespace, run: Run, rates: dict, ratio: float)
     if run.mode == "sampled" and run.ratio is None:
         return {}
     sizes = (arguments.sequence_length, arguments.batch, arguments.window)
-    shape = read_shape(arguments.config, *sizes, on_gpu=arguments.device == "cuda")
+    shape = read_shape(arguments.config, *sizes)
     seconds = floor_seconds(shape, rates, run.mode, ratio)
     return {"floor_tokens_per_second": shape.tokens / seconds, "library_rates": rates}
+
+
+def medians_of_rates(turns: list[dict]) -> dict:
+    return {key: statistics.median(turn[key] for turn in turns) for key in turns[0]}
 
 
 def medians_of_peers(turns: list[dict]) -> dict:
@@ -390,7 +413,8 @@ class Bench:
 
     def cards(self) -> dict[Run, dict]:
         peers = self.peers()
-        rates = self.turns.get(Floor(), [None])[-1]
+        measured = self.turns.get(Floor())
+        rates = medians_of_rates(measured) if measured else None
         return {
             run: make_card(self.arguments, self.known, run, turns, peers, rates)
             for run, turns in self.turns.items()

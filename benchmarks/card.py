@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+CARDS = "docs/benchmarks"
 PRINT_VERSIONS = """
 import json, torch
 cudnn = torch.backends.cudnn.version()
@@ -28,8 +29,9 @@ def gpu_name() -> str | None:
 
 
 def commit() -> str:
+    """Cards that were written since do not count as changes."""
     head = first_line("git", "rev-parse", "HEAD")
-    if head and first_line("git", "status", "--porcelain"):
+    if head and first_line("git", "status", "--porcelain", "--", ".", f":(exclude){CARDS}"):
         head += " with changes"
     return head or "unknown"
 

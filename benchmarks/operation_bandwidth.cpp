@@ -1,5 +1,6 @@
 // Times what memory bounds of a training step on one GPU, operation by operation, beside a copy of
-// the same device: norms, SwiGLU, cross entropy, the router's gradient, the gradients' norm, AdamW.
+// the same device: norms, rotary positions, SwiGLU, cross entropy, the router's gradient, the norm
+// of all gradients, AdamW.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <c10/core/InferenceMode.h>
@@ -8,11 +9,12 @@
 #include <CLI/CLI.hpp>
 
 #include <cstdio>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "bandwidth.h"
+#include "benchmarks/gpu_time.h"
 #include "ops/fused_operations.h"
 #include "ops/gpu_kernels.h"
 #include "optim/adamw.h"
@@ -21,9 +23,14 @@
 namespace swiattn {
 namespace {
 
+constexpr int kRuns = 10;
+
 struct Shape {
   int64_t tokens = 32768;
   int64_t width = 2048;
+  int64_t heads = 16;
+  int64_t kv_heads = 8;
+  int64_t head_dim = 128;
   int64_t ffn = 5632;
   int64_t vocabulary = 32000;
 };
@@ -35,6 +42,25 @@ at::TensorOptions options(at::ScalarType type) {
 at::Tensor random(at::IntArrayRef shape) { return at::randn(shape, options(at::kBFloat16)); }
 GradientTarget gradient(at::IntArrayRef shape) {
   return {at::zeros(shape, options(at::kFloat)), GradientSum::kWrite};
+}
+
+// GB/s of a device copy of a gigabyte, read and written.
+double copy_rate() {
+  static const double rate = [] {
+    const at::Tensor from = at::zeros({1 << 28}, options(at::kFloat));
+    const at::Tensor to = at::empty_like(from);
+    const auto copy = [&] { to.copy_(from); };
+    return 2e-3 * static_cast<double>(from.nbytes()) / median_microseconds(kRuns, copy);
+  }();
+  return rate;
+}
+
+// Prints what `run` takes, given the bytes that it cannot avoid to read and write.
+void print_bandwidth(const std::string& name, double bytes, const std::function<void()>& run) {
+  const double microseconds = median_microseconds(kRuns, run);
+  const double rate = 1e-3 * bytes / microseconds;
+  fmt::print("{:40} {:8.1f} us {:7.0f} GB/s {:5.2f} of a copy\n", name, microseconds, rate,
+             rate / copy_rate());
 }
 
 // 8 bytes an element, forward and backward.
@@ -58,6 +84,27 @@ void time_norms(const Shape& s) {
     ops().routed_norm_backward(x, grad_logits, delta, saved, weight, router, grad_weight,
                                grad_router);
   });
+}
+
+// Queries and keys in the packed projection: 4 bytes an element turned; 6 normalised, too, since
+// the forward keeps a copy and the backward reads it. Beside that each token's angles.
+void time_heads(const Shape& s) {
+  const int64_t heads = s.heads + s.kv_heads;
+  const at::Tensor packed = random({s.tokens, heads + s.kv_heads, s.head_dim});
+  const at::Tensor x = packed.narrow(1, 0, heads);
+  const RotaryTable table{at::rand({s.tokens, s.head_dim / 2}, options(at::kFloat)),
+                          at::rand({s.tokens, s.head_dim / 2}, options(at::kFloat))};
+  const auto elements = static_cast<double>(x.numel());
+  const double angles = 8.0 * static_cast<double>(table.cosine.numel());
+  print_bandwidth("rotary positions", 4 * elements + angles,
+                  [&] { ops().apply_rotary(x, table, RotaryDirection::kForward); });
+  const at::Tensor weight = random({s.head_dim});
+  print_bandwidth("norm of heads, forward", 6 * elements + angles,
+                  [&] { ops().head_norm_forward(x, weight, 1e-5, table); });
+  const at::Tensor before = ops().head_norm_forward(x, weight, 1e-5, table);
+  const GradientTarget grad_weight = gradient({s.head_dim});
+  print_bandwidth("norm of heads, backward", 6 * elements + angles,
+                  [&] { ops().head_norm_backward(x, before, weight, 1e-5, table, grad_weight); });
 }
 
 // 3 and 6 times tokens x FFN in bfloat16.
@@ -127,10 +174,16 @@ void time_optimizer(const Shape& s) {
 int run(int argc, char** argv) {
   Shape shape;
   CLI::App app("Operations that memory bounds: microseconds, GB/s, and the share of a copy's.");
-  app.add_option("--tokens", shape.tokens)->capture_default_str();
-  app.add_option("--width", shape.width)->capture_default_str();
-  app.add_option("--ffn", shape.ffn)->capture_default_str();
-  app.add_option("--vocabulary", shape.vocabulary)->capture_default_str();
+  const auto add = [&](const char* name, int64_t& value, const char* text) {
+    app.add_option(name, value, text)->capture_default_str();
+  };
+  add("--tokens", shape.tokens, "of a micro-batch");
+  add("--width", shape.width, "of the residual stream");
+  add("--heads", shape.heads, "of queries");
+  add("--kv-heads", shape.kv_heads, "of keys and of values");
+  add("--head-dim", shape.head_dim, "width of a head");
+  add("--ffn", shape.ffn, "width of the FFN");
+  add("--vocabulary", shape.vocabulary, "logits of a token");
   CLI11_PARSE(app, argc, argv);
   if (!at::hasCUDA()) {
     fmt::print(stderr, "error: needs a GPU.\n");
@@ -138,6 +191,7 @@ int run(int argc, char** argv) {
   }
   const c10::InferenceMode inference;
   time_norms(shape);
+  time_heads(shape);
   time_swiglu(shape);
   time_cross_entropy(shape);
   time_router(shape);

@@ -1,7 +1,7 @@
-"""The floor of a training step: its products, attention and bytes at the rates of libraries.
+"""The floor: the least time of a training step, whose work is done at the rates of libraries.
 
 The rates are those of peers/library_rates.py on the same device. Work is counted as little as the
-mathematics allows (docs/method.md, "Near and far"):
+mathematics allows (docs/method.md, "Near and far"), for one rank, in bfloat16:
 
   products    all of them, one after the other
   attention   cuDNN's causal forward and backward times the share of the (query, key) pairs that are
@@ -11,16 +11,20 @@ mathematics allows (docs/method.md, "Near and far"):
   bytes       every operation between products reads its operands once and writes its results once;
               clipping reads the gradients, AdamW reads and writes masters and both moments
 
-Nothing overlaps, so that a step can be faster than its floor where it joins operations, or where
-its own products and attention are faster than the libraries'.
+What a step computes twice (train.recompute) and sends to other ranks is not in the floor.
+Operations take no time but for their bytes, and nothing overlaps, so that a step can be faster than
+its floor where it joins operations, or where its own kernels are faster than the libraries'.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-# Of attention.far_sampling's defaults; a token is drawn with max(MINIMUM, SCALE p (1 - p)).
+from peers.llama_config import read_config
+
+# Of attention.far_sampling in bench_step's runs: a token that is not far already is drawn with
+# probability max(MINIMUM, SCALE p (1 - p)).
 MINIMUM, SCALE = 0.02, 0.5
+ELEMENT_BYTES = 2  # of bfloat16
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,6 @@ class StepShape:
     sequence_length: int
     batch: int
     window: int
-    element_bytes: int
 
     @property
     def tokens(self) -> int:
@@ -55,21 +58,19 @@ class StepShape:
         return (s * w - w * (w - 1) / 2) / (s * (s + 1) / 2)
 
 
-def read_shape(config: Path, sequence_length: int, batch: int, window: int, on_gpu: bool):
-    model = json.loads(config.read_text())
-    head = model.get("head_dim") or model["hidden_size"] // model["num_attention_heads"]
+def read_shape(config: Path, sequence_length: int, batch: int, window: int) -> StepShape:
+    model = read_config(config)
     return StepShape(
         layers=model["num_hidden_layers"],
         width=model["hidden_size"],
-        query_width=model["num_attention_heads"] * head,
-        key_width=model["num_key_value_heads"] * head,
+        query_width=model["num_attention_heads"] * model["head_dim"],
+        key_width=model["num_key_value_heads"] * model["head_dim"],
         ffn_width=model["intermediate_size"],
         vocabulary=model["vocab_size"],
-        tied=model.get("tie_word_embeddings", False),
+        tied=model["tie_word_embeddings"],
         sequence_length=sequence_length,
         batch=batch,
         window=window,
-        element_bytes=2 if on_gpu else 4,
     )
 
 
@@ -85,9 +86,8 @@ def step_bytes(shape: StepShape, with_choice: bool) -> float:
     difference = 2 * shape.query_width if with_choice else 0  # of the branches: router's gradient
     logits = 2 * shape.vocabulary
     passes = norms + shape.layers * (rotary + swiglu + difference) + logits
-    compute_copy = 2 if shape.element_bytes == 2 else 0
-    optimizer = 4 + (4 + 8 + 16 + compute_copy)
-    return passes * shape.tokens * shape.element_bytes + optimizer * shape.parameters
+    optimizer = 4 + (4 + 8 + 16 + ELEMENT_BYTES)  # norm; gradient, master, moments, compute copy
+    return ELEMENT_BYTES * passes * shape.tokens + optimizer * shape.parameters
 
 
 def floor_seconds(shape: StepShape, rates: dict, mode: str, ratio: float) -> float:

@@ -22,6 +22,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+from device_time import seconds_of_calls
 from llama_config import read_config
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -126,7 +127,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, attend_window) for _ in range(layers))
         self.norm = RmsNorm(width, config["rms_norm_eps"])
         self.head = nn.Linear(width, config["vocab_size"], bias=False)
-        if config.get("tie_word_embeddings"):
+        if config["tie_word_embeddings"]:
             self.head.weight = self.embedding.weight
         exponents = torch.arange(0, head_dim, 2).float() / head_dim
         angles = torch.outer(torch.arange(length).float(), config["rope_theta"] ** -exponents)
@@ -198,8 +199,9 @@ def compile_parts(model, mode):
 def clip_in_optimizer(optimizer, parameters):
     """Has the next step clip the gradients' norm, or be skipped where that is not finite.
 
-    The fused update divides each gradient by `grad_scale` as it reads it and does nothing where
-    `found_inf` is 1. clip_grad_norm_ would read and write all of them once more.
+    The fused update divides each gradient by `grad_scale` as it reads it, writes the quotient back
+    and does nothing where `found_inf` is 1. clip_grad_norm_ would write them as well, but read all
+    of them once more.
     """
     norm = nn.utils.get_total_norm([p.grad for p in parameters], foreach=True)
     optimizer.grad_scale = (norm / MAX_GRADIENT_NORM).clamp(min=1.0)
@@ -207,22 +209,27 @@ def clip_in_optimizer(optimizer, parameters):
 
 
 def captured(step):
-    """The step as one CUDA graph, which draws new tokens whenever it is replayed."""
+    """The step as one CUDA graph, which draws new tokens whenever it is replayed, and the bytes of
+    the GPU that the step has needed with what the graph keeps to itself."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             step()
     torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()  # as recording does
+    allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.memory_reserved()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         loss = step()
+    memory = allocated + torch.cuda.memory_reserved() - reserved
 
     def replay():
         graph.replay()
         return loss
 
-    return replay
+    return replay, memory
 
 
 def train(arguments, config, device):
@@ -267,20 +274,21 @@ def train(arguments, config, device):
     started = time.perf_counter()
     first_loss = step().item()
     start_seconds = time.perf_counter() - started
+    memory = None
     if arguments.cuda_graph:
-        step = captured(step)
-    marks, losses = [], []
-    for _ in range(arguments.warmup + arguments.steps + 1):
-        marks.append(torch.cuda.Event(enable_timing=True) if on_gpu else time.perf_counter())
-        if on_gpu:
-            marks[-1].record()
-        losses.append(step())
-    if on_gpu:
-        torch.cuda.synchronize()
-        seconds = [a.elapsed_time(b) / 1e3 for a, b in zip(marks, marks[1:], strict=False)]
-    else:
-        seconds = [b - a for a, b in zip(marks, marks[1:], strict=False)]
-    return model, seconds[arguments.warmup :], start_seconds, first_loss, losses[-1].item()
+        step, memory = captured(step)
+    losses = []
+    steps = arguments.warmup + arguments.steps
+    seconds = seconds_of_calls(lambda: losses.append(step()), device, steps)
+    if device.type == "cuda" and memory is None:
+        memory = torch.cuda.max_memory_allocated()
+    return model, {
+        "step_seconds": seconds[arguments.warmup :],
+        "first_step_seconds": start_seconds,
+        "first_loss": first_loss,
+        "last_loss": losses[-1].item(),
+        "memory_gib": None if memory is None else memory / 2**30,
+    }
 
 
 def main():
@@ -302,7 +310,7 @@ def main():
 
     device = torch.device(arguments.device)
     config = read_config(arguments.config)
-    model, seconds, start_seconds, first_loss, last_loss = train(arguments, config, device)
+    model, measured = train(arguments, config, device)
 
     parameters = sum(p.numel() for p in model.parameters())
     pairs = (arguments.sequence_length + 1) / 2  # visible keys of a token, on average
@@ -310,11 +318,10 @@ def main():
     tied = model.head.weight is model.embedding.weight
     multiplied = parameters - (0 if tied else model.embedding.weight.numel())
     flops_per_token = 6 * multiplied + 12 * attention * pairs
-    median = statistics.median(seconds)
+    median = statistics.median(measured["step_seconds"])
     rate = arguments.batch * arguments.sequence_length / median
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     peak = next((flops for key, flops in PEAK_BF16_FLOPS.items() if key in name), None)
-    memory = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
     report = {
         "peer": "compiled_pytorch",
         "mode": arguments.mode,
@@ -329,12 +336,8 @@ def main():
         "parameters": parameters,
         "tokens_per_second": rate,
         "mfu": rate * flops_per_token / peak if peak else None,
-        "memory_gib": memory,
         "step_seconds_median": median,
-        "step_seconds": seconds,
-        "first_step_seconds": start_seconds,
-        "first_loss": first_loss,
-        "last_loss": last_loss,
+        **measured,
     }
     print(json.dumps(report))
 

@@ -7,75 +7,55 @@
   attention_backward_seconds   likewise
   bytes_per_second             of a large copy, read and written
 
-Each is repeated without a pause for a while, so that a GPU runs at the clock its power allows.
-Bfloat16 on a GPU and float32 on a CPU, as the trainer computes. Prints one line of JSON.
+Each is repeated without a pause for a while, so that a GPU runs at the clock its power allows. All
+in bfloat16, which is what the trainer computes in. Prints one line of JSON.
 """
 
 import argparse
 import contextlib
 import json
+import math
 import statistics
-import time
 
 import torch
 import torch.nn.functional as F
-from llama_config import read_config
+from device_time import seconds_of_calls
+from llama_config import linear_maps, read_config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 COPY_BYTES = 1 << 28
+SPAN_SECONDS = 5e-3  # between two events, which take some microseconds themselves
 
 
-class Timer:
-    def __init__(self, device, seconds):
-        self.on_gpu = device.type == "cuda"
-        self.seconds = seconds
-
-    def once(self, work):
-        if not self.on_gpu:
-            begin = time.perf_counter()
-            work()
-            return time.perf_counter() - begin
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        work()
-        end.record()
-        end.synchronize()
-        return begin.elapsed_time(end) / 1e3
-
-    def __call__(self, work):
-        """The median of the second half of the repeats; the first warms up."""
-        work()
-        repeats = max(6, round(self.seconds / self.once(work)))
-        times = [self.once(work) for _ in range(repeats)]
-        return statistics.median(times[repeats // 2 :])
-
-
-def linear_maps(config):
-    """Inputs x outputs of a layer's products and of the head's."""
-    d, f = config["hidden_size"], config["intermediate_size"]
-    q = config["num_attention_heads"] * config["head_dim"]
-    kv = config["num_key_value_heads"] * config["head_dim"]
-    layer = [(d, q + 2 * kv), (q, d), (d, 2 * f), (f, d)]
-    return layer * config["num_hidden_layers"], (d, config["vocab_size"])
+def sustained_seconds(work, device, seconds):
+    """Of a call: the median of the second half of `seconds` of calls; the first half warms up."""
+    work()
+    estimate = statistics.median(seconds_of_calls(work, device, 3))
+    calls = math.ceil(SPAN_SECONDS / estimate)
+    spans = max(6, round(seconds / (calls * estimate)))
+    return statistics.median(seconds_of_calls(work, device, spans, calls)[spans // 2 :])
 
 
 def products(config, tokens, draw):
-    """The work of a step's products; operands and results of a shape are shared by all layers."""
+    """The work of a step's products; operands and results of a shape are shared by all layers.
+
+    They lie as those of nn.Linear: weights are [outputs, inputs].
+    """
     maps, head = linear_maps(config)
     operands = {}
     for inputs, outputs in {*maps, head}:
-        x, weight, grad = draw(tokens, inputs), draw(inputs, outputs), draw(tokens, outputs)
+        x, weight, grad = draw(tokens, inputs), draw(outputs, inputs), draw(tokens, outputs)
         results = [torch.empty_like(like) for like in (grad, x, weight)]
         operands[inputs, outputs] = (x, weight, grad, *results)
 
     def forward(shape):
         x, weight, _, y, _, _ = operands[shape]
-        torch.mm(x, weight, out=y)
+        torch.mm(x, weight.t(), out=y)
 
     def backward(shape):
         x, weight, grad, _, dx, dw = operands[shape]
-        torch.mm(grad, weight.t(), out=dx)
-        torch.mm(x.t(), grad, out=dw)
+        torch.mm(grad, weight, out=dx)
+        torch.mm(grad.t(), x, out=dw)
 
     def step():
         for shape in (*maps, head):
@@ -86,7 +66,7 @@ def products(config, tokens, draw):
     return step
 
 
-def attention(config, arguments, draw, device):
+def attention(config, arguments, draw):
     """The forward and the backward of a layer."""
 
     def heads(name):
@@ -96,11 +76,9 @@ def attention(config, arguments, draw, device):
     q = heads("num_attention_heads")
     k, v = heads("num_key_value_heads"), heads("num_key_value_heads")
     grad = torch.randn_like(q)
-    on_gpu = device.type == "cuda"
 
     def forward():
-        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION) if on_gpu else contextlib.nullcontext():
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
     out = forward()
     return forward, lambda: torch.autograd.grad(out, (q, k, v), grad, retain_graph=True)
@@ -119,24 +97,24 @@ def main():
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     config = read_config(arguments.config)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     torch.manual_seed(1234)
-    measure = Timer(device, arguments.seconds)
 
     def draw(*shape):
-        return torch.randn(shape, device=device, dtype=dtype)
+        return torch.randn(shape, device=device, dtype=torch.bfloat16)
+
+    def measure(work):
+        return sustained_seconds(work, device, arguments.seconds)
 
     tokens = arguments.batch * arguments.sequence_length
-    products_seconds = measure(products(config, tokens, draw))
-    forward, backward = attention(config, arguments, draw, device)
+    report = {"products_seconds": measure(products(config, tokens, draw))}
+    on_gpu = device.type == "cuda"
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION) if on_gpu else contextlib.nullcontext():
+        forward, backward = attention(config, arguments, draw)
+        report["attention_forward_seconds"] = measure(forward)
+        report["attention_backward_seconds"] = measure(backward)
     source = torch.empty(COPY_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    report = {
-        "products_seconds": products_seconds,
-        "attention_forward_seconds": measure(forward),
-        "attention_backward_seconds": measure(backward),
-        "bytes_per_second": 2 * COPY_BYTES / measure(lambda: target.copy_(source)),
-    }
+    report["bytes_per_second"] = 2 * COPY_BYTES / measure(lambda: target.copy_(source))
     print(json.dumps(report))
 
 

@@ -16,22 +16,15 @@ import statistics
 
 import torch
 import torch.nn.functional as F
+from device_time import seconds_of_calls
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 
 def median_microseconds(work, repeats):
-    for _ in range(3):
-        work()
-    times = []
-    for _ in range(repeats):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        work()
-        end.record()
-        end.synchronize()
-        times.append(1000 * begin.elapsed_time(end))
-    return statistics.median(times)
+    """After three calls that warm up."""
+    times = seconds_of_calls(work, torch.device("cuda"), 3 + repeats)
+    return 1e6 * statistics.median(times[3:])
 
 
 class Shape:
@@ -77,12 +70,8 @@ class Shape:
             print(json.dumps(line), flush=True)
 
 
-def scaled_dot_product(backend):
-    def attend(q, k, v):
-        with sdpa_kernel(backend):
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-
-    return attend
+def causal(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
 
 def windowed(length, window):
@@ -131,8 +120,10 @@ def main():
     near_pairs = window * length - window * (window - 1) / 2
 
     shape = Shape(arguments)
-    shape.report("cudnn full", full_pairs, scaled_dot_product(SDPBackend.CUDNN_ATTENTION))
-    shape.report("flash full", full_pairs, scaled_dot_product(SDPBackend.FLASH_ATTENTION))
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        shape.report("cudnn full", full_pairs, causal)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        shape.report("flash full", full_pairs, causal)
     shape.report("flex window", near_pairs, windowed(length, window))
     with torch.no_grad():
         for ratio in arguments.ratio:

@@ -1,14 +1,18 @@
 """Of the floor of a step (benchmarks/step_floor.py): its counts, against counting one by one."""
 
+import json
 import sys
+import tempfile
 import unittest
 from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
+from peers.llama_config import linear_maps, read_config  # noqa: E402
 from step_floor import floor_seconds, needed_pairs, read_shape, step_bytes  # noqa: E402
 
+MODELS = ROOT / "configs/models"
 RATES = {
     "products_seconds": 3.0,
     "attention_forward_seconds": 0.5,
@@ -17,8 +21,8 @@ RATES = {
 }
 
 
-def paper(length=64, batch=3, window=16, on_gpu=True):
-    return read_shape(ROOT / "configs/models/paper-1b.json", length, batch, window, on_gpu)
+def paper(length=64, batch=3, window=16):
+    return read_shape(MODELS / "paper-1b.json", length, batch, window)
 
 
 def share_of_pairs(length, window, far_tokens):
@@ -36,6 +40,31 @@ class StepFloorTest(unittest.TestCase):
         tied = replace(paper(), tied=True)
         self.assertEqual(paper().parameters - tied.parameters, 32000 * 2048)
 
+    def test_products_are_those_of_all_parameters_but_a_table_that_is_read_by_rows(self):
+        for path in sorted(MODELS.glob("*.json")):
+            maps, head = linear_maps(read_config(path))
+            shape = read_shape(path, 64, 3, 16)
+            rows = 0 if shape.tied else shape.vocabulary * shape.width
+            multiplied = sum(inputs * outputs for inputs, outputs in (*maps, head))
+            self.assertEqual(multiplied, shape.parameters - rows, msg=path.name)
+
+    def test_products_of_a_layer(self):
+        maps, head = linear_maps(read_config(MODELS / "paper-1b.json"))
+        layer = [(2048, 4096), (2048, 2048), (2048, 11264), (5632, 2048)]
+        self.assertEqual(maps, 22 * layer)
+        self.assertEqual(head, (2048, 32000))
+
+    def test_what_a_config_may_leave_out(self):
+        config = json.loads((MODELS / "paper-1b.json").read_text())
+        for key in ("head_dim", "num_key_value_heads", "tie_word_embeddings"):
+            config.pop(key, None)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "config.json"
+            path.write_text(json.dumps(config))
+            shape = read_shape(path, 64, 3, 16)
+        self.assertEqual((shape.query_width, shape.key_width), (2048, 2048))
+        self.assertFalse(shape.tied)
+
     def test_pairs(self):
         for length, window in ((1, 1), (7, 3), (64, 1), (64, 63), (64, 64), (64, 1000)):
             for far in (0.0, 0.13, 1.0):
@@ -45,9 +74,10 @@ class StepFloorTest(unittest.TestCase):
 
     def test_work_of_each_mode(self):
         shape = replace(paper(), layers=10)
-        r, near = 0.25, shape.window_pairs
-        taken = r + (1 - r) * near
-        both = r + (1 - r) * 0.5 * r * (1 - r)
+        near = shape.window_pairs
+
+        def pairs(far):
+            return far + (1 - far) * near
 
         def expected(forward, backward, with_choice):
             return 3.0 + 10 * (0.5 * forward + backward) + step_bytes(shape, with_choice) / 1e12
@@ -55,10 +85,16 @@ class StepFloorTest(unittest.TestCase):
         for mode, ratio, seconds in (
             ("full", 1.0, expected(1.0, 1.0, False)),
             ("window", 0.0, expected(near, near, False)),
-            ("switch", r, expected(1.0, taken, True)),
-            ("sampled", r, expected(both + (1 - both) * near, taken, True)),
+            ("switch", 0.25, expected(1.0, pairs(0.25), True)),
+            # 0.5 x 0.2 x 0.8 = 8 % of the other 80 % are drawn.
+            ("sampled", 0.2, expected(pairs(0.2 + 0.8 * 0.08), pairs(0.2), True)),
+            # 0.5 x 0.01 x 0.99 is less than the 2 % that are drawn at least, and so at 99 %.
+            ("sampled", 0.01, expected(pairs(0.01 + 0.99 * 0.02), pairs(0.01), True)),
+            ("sampled", 0.99, expected(pairs(0.99 + 0.01 * 0.02), pairs(0.99), True)),
+            ("sampled", 1.0, expected(1.0, 1.0, True)),
         ):
-            self.assertAlmostEqual(floor_seconds(shape, RATES, mode, ratio), seconds, msg=mode)
+            found = floor_seconds(shape, RATES, mode, ratio)
+            self.assertAlmostEqual(found, seconds, places=12, msg=f"{mode} {ratio}")
 
     def test_bytes_grow_with_tokens_and_parameters(self):
         shape = replace(paper(), layers=1)
@@ -69,9 +105,6 @@ class StepFloorTest(unittest.TestCase):
         self.assertEqual(step_bytes(shape, False) - token * shape.tokens, 34 * shape.parameters)
         difference = step_bytes(shape, True) - step_bytes(shape, False)
         self.assertEqual(difference, 2 * 2 * 2048 * shape.tokens)
-        on_cpu = replace(shape, element_bytes=4)
-        expected = 2 * token * shape.tokens + 32 * shape.parameters
-        self.assertEqual(step_bytes(on_cpu, False), expected)
 
 
 if __name__ == "__main__":
