@@ -53,6 +53,7 @@ TEST_P(LargeListedKernelsTest, ElementsBeyondTwoToThe31) {
   if (total < size_t{60} << 30) GTEST_SKIP() << "needs a GPU of 60 GiB";
 
   const auto judge = make_attention_backend("reference", at::kCUDA, at::kDouble);
+  const auto library = make_flash_backend();
   const auto starts = [](int64_t documents) {
     std::vector<int32_t> all;
     for (int64_t i = 0; i <= documents; ++i) all.push_back(static_cast<int32_t>(i * kLength));
@@ -62,6 +63,7 @@ TEST_P(LargeListedKernelsTest, ElementsBeyondTwoToThe31) {
     return x.narrow(dimension, x.size(dimension) - kJudged * kLength, kJudged * kLength);
   };
   Batch batch(kHeads, 1, starts(kDocuments));
+  SCOPED_TRACE(describe(batch.shape, batch.layout));
   Batch end(kHeads, 1, starts(kJudged));
   end.qkv = last(batch.qkv).clone();
   end.grad = last(batch.grad).clone();
@@ -72,11 +74,16 @@ TEST_P(LargeListedKernelsTest, ElementsBeyondTwoToThe31) {
   last(batch.final.logsumexp, 1).copy_(end.final.logsumexp);
   const Rows near = Rows::near(batch, 1);
   const Rows far = Rows::far(batch, at::ones({batch.layout.tokens}, options(at::kBool)));
+  const Attended full = end.exact(*judge, Band::kFull);
+  const at::Tensor full_difference = full.out - end.exact(*judge, Band::kNear).out;
+  const SwitchSaved by_library =
+      library->switch_forward(end.qkv, at::ones({end.layout.tokens}, options(at::kBool)),
+                              end.layout, end.shape, DisagreementReduction::kMean);
   {
     const Attended found = nothing(batch);
     attend(kernels_, batch, near, found);
     attend(kernels_, batch, far, found);
-    EXPECT_LE(relative_error(last(found.out), end.exact(*judge, Band::kFull).out), kTolerance);
+    expect_near(last(found.out), by_library.out, full.out, "out");
   }
   {
     const Attended found = nothing(batch);
@@ -84,15 +91,14 @@ TEST_P(LargeListedKernelsTest, ElementsBeyondTwoToThe31) {
     const at::Tensor route = at::zeros({batch.layout.tokens}, options(at::kBool));
     last(route).fill_(true);
     const Difference difference = attend_apart(kernels_, batch, far, route, found);
-    const Attended full = end.exact(*judge, Band::kFull);
-    EXPECT_LE(relative_error(last(found.out), full.out), kTolerance);
-    const at::Tensor expected = full.out - end.exact(*judge, Band::kNear).out;
+    expect_near(last(found.out), by_library.out, full.out, "out of the routed rows");
     const at::Tensor has_far = last(batch.layout.position >= 1).nonzero().flatten();
     const auto of_far = [&](const at::Tensor& x) { return x.index_select(0, has_far); };
-    EXPECT_LE(relative_error(of_far(last(difference.rows)), of_far(expected)), kTolerance);
-    EXPECT_LE(
-        relative_error(of_far(last(difference.squares, 1).t()), of_far(expected.square().sum(-1))),
-        2 * kTolerance);
+    expect_near(of_far(last(difference.rows)), of_far(by_library.difference),
+                of_far(full_difference), "difference");
+    EXPECT_LE(relative_error(of_far(last(difference.squares, 1).t()),
+                             of_far(full_difference.square().sum(-1))),
+              2 * kTolerance);
   }
   if (std::string_view(kernels_.name) == "sm90") {
     const at::Tensor route = at::ones({batch.layout.tokens}, options(at::kBool));
@@ -108,23 +114,24 @@ TEST_P(LargeListedKernelsTest, ElementsBeyondTwoToThe31) {
          statistic(0), statistic(1), statistic(2), statistic(3),
          at::zeros({1}, options(at::kInt)).mutable_data_ptr<int32_t>()},
         stream());
-    const Attended full = end.exact(*judge, Band::kFull);
-    EXPECT_LE(relative_error(last(out), full.out), kTolerance);
-    EXPECT_LE(relative_error(last(difference), full.out - end.exact(*judge, Band::kNear).out),
-              kTolerance);
+    expect_near(last(out), by_library.out, full.out, "out of both branches");
+    expect_near(last(difference), by_library.difference, full_difference,
+                "difference of both branches");
     EXPECT_LE(relative_error(last(statistics[0], 1), full.logsumexp), 1e-5);
   }
-  const at::Tensor expected = end.exact_gradient(*judge, Band::kFull, {});
+  const std::vector<Band> both{Band::kNear, Band::kFar};
+  const at::Tensor expected = end.gradient(*judge, at::kDouble, both, {});
+  const at::Tensor gradient_by_library = end.gradient(*library, at::kBFloat16, both, {});
   const at::Tensor found = unwritten_gradient(batch);
   key_gradient(kernels_, batch, near, &far, found);
   query_gradient(kernels_, batch, near, GradientMode::kWrite, found);
   query_gradient(kernels_, batch, far, GradientMode::kAdd, found);
-  const auto expect_part = [&](const auto& part) {
-    EXPECT_LE(relative_error(part(last(found)), part(expected)), kTolerance);
+  const auto expect_part = [&](const auto& part, const char* what) {
+    expect_near(part(last(found)), part(gradient_by_library), part(expected), what);
   };
-  expect_part([&](const at::Tensor& x) { return end.shape.queries(x); });
-  expect_part([&](const at::Tensor& x) { return end.shape.keys(x); });
-  expect_part([&](const at::Tensor& x) { return end.shape.values(x); });
+  expect_part([&](const at::Tensor& x) { return end.shape.queries(x); }, "dq");
+  expect_part([&](const at::Tensor& x) { return end.shape.keys(x); }, "dk");
+  expect_part([&](const at::Tensor& x) { return end.shape.values(x); }, "dv");
 }
 
 std::vector<const Implementation*> pointers() {

@@ -8,12 +8,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "attention/backend.h"
 #include "attention/listed_kernels.h"
 #include "base/cuda_check.h"
+#include "library_error.h"
 
 namespace swiattn {
 
@@ -40,10 +40,7 @@ inline bool runs_here(const Implementation& kernels) {
   return std::count(kernels.devices.begin(), kernels.devices.end(), major) > 0;
 }
 
-inline constexpr double kTolerance = 6e-3;           // relative, of outputs and gradients
 inline constexpr double kLogsumexpTolerance = 1e-4;  // absolute
-inline constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 inline void* stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 inline at::TensorOptions options(at::ScalarType type) {
@@ -56,11 +53,9 @@ inline at::Tensor filled(at::IntArrayRef shape, at::ScalarType type, double valu
   return at::full(shape, value, options(type));
 }
 
-// |found - expected| / |expected|; NaN if anything is.
-inline double relative_error(const at::Tensor& found, const at::Tensor& expected) {
-  const double size = expected.norm().item<double>();
-  const double error = (found.to(at::kDouble) - expected).norm().item<double>();
-  return size > 0 ? error / size : error;
+inline void expect_near(const at::Tensor& found, const at::Tensor& library,
+                        const at::Tensor& expected, const char* what) {
+  expect_as_near(found, library, expected, what, luck_of(expected));
 }
 
 struct Heads {
@@ -85,6 +80,9 @@ struct Batch {
   const int64_t* position() const { return layout.position.const_data_ptr<int64_t>(); }
   int64_t capacity() const { return gpu::list_capacity(layout.tokens); }
 
+  Attended attended(const AttentionBackend& library, Band band) const {
+    return library.forward(band, qkv, layout, shape);
+  }
   Attended exact(const AttentionBackend& judge, Band band) const {
     return judge.forward(band, qkv.to(at::kDouble), layout, shape);
   }
@@ -92,13 +90,18 @@ struct Batch {
     const Attended full = exact(judge, Band::kFull);
     final = {full.out.to(at::kBFloat16), full.logsumexp.to(at::kFloat)};
   }
-  // dL/dqkv through the keys of a band, of the rows marked, in float64.
-  at::Tensor exact_gradient(const AttentionBackend& judge, Band band,
-                            const at::Tensor& rows) const {
-    at::Tensor grad_qkv = at::zeros(qkv.sizes(), options(at::kDouble));
-    judge.backward(band, grad.to(at::kDouble), qkv.to(at::kDouble),
-                   {final.out.to(at::kDouble), final.logsumexp.to(at::kDouble)}, rows, layout,
-                   shape, grad_qkv, GradientMode::kAdd);
+  // dL/dqkv in this type, which the backend computes in: through the window's keys of all rows, and
+  // then through the far keys of those marked (undefined: all).
+  at::Tensor gradient(const AttentionBackend& backend, at::ScalarType type,
+                      const std::vector<Band>& bands, const at::Tensor& marked) const {
+    at::Tensor grad_qkv = at::zeros(qkv.sizes(), options(type));
+    const Attended left{final.out.to(type),
+                        final.logsumexp.to(type == at::kDouble ? type : at::kFloat)};
+    for (const Band band : bands) {
+      backend.backward(band, grad.to(type), qkv.to(type), left,
+                       band == Band::kFar ? marked : at::Tensor(), layout, shape, grad_qkv,
+                       GradientMode::kAdd);
+    }
     return grad_qkv;
   }
 
