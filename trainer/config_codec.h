@@ -22,6 +22,7 @@ template <class T>
 struct Codec {
   // What may stand there, to follow "expected": "a whole number >= 1".
   std::string values;
+  bool is_map = false;  // with keys of its own
   // Throws Error{kConfiguration} with the value's place and `key` for anything else.
   std::function<T(const YamlNode& node, const std::string& key)> read;
   // On one line, so that read() gives an equal value.
@@ -96,6 +97,7 @@ template <class T>
 Codec<std::optional<T>> nullable(Codec<T> inner) {
   Codec<std::optional<T>> codec;
   codec.values = inner.values + ", or null";
+  codec.is_map = inner.is_map;
   codec.read = [=](const YamlNode& node, const std::string& key) -> std::optional<T> {
     if (node.kind == YamlNode::Kind::kNull) return std::nullopt;
     return inner.read(node, key);

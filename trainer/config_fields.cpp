@@ -24,6 +24,7 @@ Field field(std::string key, T& member, Codec<T> codec, Field::OnResume on_resum
   made.key = std::move(key);
   made.help = std::move(help);
   made.values = codec.values;
+  made.is_map = codec.is_map;
   made.needed = needed;
   made.on_resume = on_resume;
   made.read = [&member, codec](const YamlNode& node, const std::string& full_key) {
@@ -47,6 +48,7 @@ Codec<T> map_of(std::vector<Field> (*fields_of)(T&)) {
   for (const Field& inner : fields_of(example)) keys.push_back(inner.key);
   Codec<T> codec;
   codec.values = fmt::format("a map {{{}}}", fmt::join(keys, ", "));
+  codec.is_map = true;
   codec.read = [=, expected = codec.values](const YamlNode& node, const std::string& key) {
     if (node.kind != YamlNode::Kind::kMap) refuse_value(node, key, expected);
     T value;
@@ -210,9 +212,9 @@ std::vector<Field> fields_of(RegularizerSection& regularizer) {
                           {Kind::kTargetRatio, "target_ratio"},
                           {Kind::kNone, "none"}}),
             kRefused,
-            "The push to the window. adaptive: gamma / (eps + NLL + alpha * disagreement); no_nll "
-            "and "
-            "no_disagreement drop a term; constant: gamma; target_ratio: steered by its ratio."),
+            "The push to the window. adaptive: gamma / (eps + NLL + alpha * disagreement); "
+            "no_nll and no_disagreement drop a term; constant: gamma; "
+            "target_ratio: steered by its ratio."),
       field("gamma", regularizer.gamma, number(kNotNegative), kRefused, "Its strength."),
       field("eps", regularizer.eps, number(kDivisor), kRefused, "Keeps the denominator above 0."),
       field("alpha", regularizer.alpha, number(kNotNegative), kRefused,
@@ -235,8 +237,7 @@ std::vector<Field> fields_of(DataSection& data) {
             "Tokens of a sample."),
       field("sources", data.sources, list_of(map_of(source_fields)), kRefused,
             "Token shards and their share of the samples; `eos_id` finds the documents of shards "
-            "that "
-            "do not list them: `[{path: PREFIX, weight: 1.0, eos_id: null}]`.",
+            "that do not list them: `[{path: PREFIX, weight: 1.0, eos_id: null}]`.",
             kRequired),
       field("validation", data.validation, list_of(map_of(validation_set_fields)), kFree,
             "Token shards to validate on: `[{name: NAME, path: PREFIX}]`."),
@@ -265,11 +266,11 @@ std::vector<Field> fields_of(TrainSection& train) {
                              {Recompute::kSelective, "selective"}}),
           kFree,
           "What the backward pass computes again to save memory: nothing, each layer but its "
-          "attention (selective), or all of it (layer). A deterministic run has the same numbers."),
+          "attention (selective), or all of it (layer). Where a run is deterministic, its numbers "
+          "do not depend on it."),
       field("freeze", train.freeze, list_of(text()), kRefused,
-            "Globs over the names of tensors to leave as they are; the last match wins and `!` "
-            "frees: "
-            "`['*', '!*.router.*']`."),
+            "Globs over the names of tensors to leave as they are; the last match wins and "
+            "`!` frees: `['*', '!*.router.*']`."),
   };
 }
 
@@ -387,8 +388,7 @@ std::vector<Field> fields_of(NumericsSection& numerics) {
   return {
       field("skip_nonfinite", numerics.skip_nonfinite, boolean(), kRefused,
             "A step with a non-finite loss or gradient, or without a token that has a target, "
-            "changes "
-            "no weight; false: it ends the run."),
+            "changes no weight; false: it ends the run."),
       field("max_skips_in_a_row", numerics.max_skips_in_a_row, whole(1), kFree,
             "This many skipped steps in a row end the run with exit code 6."),
       field("deterministic", numerics.deterministic,
@@ -397,7 +397,8 @@ std::vector<Field> fields_of(NumericsSection& numerics) {
                                    {Deterministic::kFalse, "false"}}),
             kFree,
             "The same bits from the same binary, data and machine. auto: true on the CPU, and on a "
-            "GPU where it costs at most 5 %: in bfloat16 with attention.mode switch or window, or "
+            "GPU where it costs at most 5 %: with our own kernels (attention.backend auto or "
+            "fused, bfloat16, heads of 64 or 128) in attention.mode switch or window, or with "
             "sequences up to 4K."),
   };
 }

@@ -21,7 +21,8 @@ struct Field {
 
   std::string key;
   std::string help;
-  std::string values;  // as in Codec
+  std::string values;   // as in Codec
+  bool is_map = false;  // likewise
   Needed needed = Needed::kOptional;
   OnResume on_resume = OnResume::kRefused;
   std::function<void(const YamlNode& node, const std::string& full_key)> read;

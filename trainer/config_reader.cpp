@@ -67,7 +67,7 @@ void refuse_part_of_map(const std::vector<Section>& sections, const std::string&
   for (const Section& section : sections) {
     for (const Field& field : section.fields) {
       const std::string start = fmt::format("--{}.{}.", section.name, field.key);
-      if (!argument.starts_with(start) || start.size() > equals) continue;
+      if (!field.is_map || !argument.starts_with(start) || start.size() > equals) continue;
       fail(ExitCode::kConfiguration,
            "command line: {0}.{1} is given whole: --{0}.{1}='{{{2}: {3}}}', with its other keys "
            "where they are needed. It must be {4}.",

@@ -76,8 +76,7 @@ std::vector<NamedStream> validation_streams(const RunConfig& config, const Model
     if (whole == 0) {
       fail(ExitCode::kData,
            "The validation set \"{}\" ({}) holds {} samples of {} tokens, less than one global "
-           "batch "
-           "of {}; give it more text, or choose a smaller train.global_batch.",
+           "batch of {}; give it more text, or choose a smaller train.global_batch.",
            set.name, set.path, stream.samples(0), config.data.sequence_length,
            config.train.global_batch);
     }

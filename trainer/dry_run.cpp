@@ -2,14 +2,15 @@
 
 #include <fmt/format.h>
 
+#include "base/error.h"
 #include "base/file_system.h"
 #include "base/quantity.h"
 #include "model/parameter_table.h"
+#include "parallel/device.h"
 #include "trainer/data_setup.h"
 #include "trainer/memory_use.h"
 #include "trainer/model_setup.h"
 #include "trainer/run_folder.h"
-#include "trainer/run_session.h"
 #include "trainer/schedule_setup.h"
 
 namespace swiattn {
@@ -19,10 +20,14 @@ using CountActivations = int64_t (*)(Recompute recompute, const ModelConfig& con
                                      const CausalLmOptions& options, at::ScalarType compute_type,
                                      int64_t tokens);
 
+int64_t micro_batch_tokens(const RunConfig& config) {
+  return config.train.micro_batch * config.data.sequence_length;
+}
+
 // What `count` gives for a micro-batch in each mode of train.recompute, on top of `base` bytes.
 std::string describe_modes(CountActivations count, int64_t base, const RunConfig& config,
                            const ModelConfig& model, const CausalLmOptions& options) {
-  const int64_t tokens = config.train.micro_batch * config.data.sequence_length;
+  const int64_t tokens = micro_batch_tokens(config);
   const auto bytes = [&](Recompute recompute) {
     return describe_bytes(base + count(recompute, model, options, compute_type(config), tokens));
   };
@@ -31,12 +36,40 @@ std::string describe_modes(CountActivations count, int64_t base, const RunConfig
                      bytes(Recompute::kSelective), bytes(Recompute::kLayer));
 }
 
+#ifdef SWIATTN_CUDA
+constexpr bool kForGpus = true;
+#else
+constexpr bool kForGpus = false;
+#endif
+
+// On a machine without a GPU, where a key may ask for one: why nothing computes here, if so.
+std::string describe_cpu(const RunConfig& config, const ModelConfig& model, int ranks) {
+  const c10::Device cpu(c10::kCPU);
+  try {
+    return describe_computing(config, model, cpu, ranks, *attention_backend(config, cpu));
+  } catch (const Error& error) {
+    return fmt::format("nothing. {}", error.what());
+  }
+}
+
+std::string describe_devices(const RunConfig& config, const ModelConfig& model, c10::Device device,
+                             bool gpu_is_missing, int ranks) {
+  const auto backend = attention_backend(config, device);
+  if (!gpu_is_missing) return describe_computing(config, model, device, ranks, *backend);
+  return fmt::format("on this machine, which has no GPU: {}\n#               on a GPU: {}",
+                     describe_cpu(config, model, ranks),
+                     describe_choices(config, model, device, *backend));
+}
+
 }  // namespace
 
-std::string describe_dry_run(const RunConfig& config, c10::Device device, int ranks) {
-  const auto backend = attention_backend(config, device);
-  try_run_folder(FileSystem::posix(), config.run.folder);
+std::string describe_dry_run(const RunConfig& config, const std::string& wanted, int ranks) {
+  const c10::Device chosen = choose_device(wanted, 0);
+  const bool gpu_is_missing = kForGpus && wanted.empty() && chosen.is_cpu();
+  const c10::Device device = gpu_is_missing ? c10::Device(c10::kCUDA, 0) : chosen;
   const ModelConfig model = starting_model_config(config);
+  const std::string devices = describe_devices(config, model, device, gpu_is_missing, ranks);
+  try_run_folder(FileSystem::posix(), config.run.folder);
   const std::vector<ParameterUnit> units = parameter_table(model, has_router(config));
   const auto frozen = frozen_tensors(units, config.train.freeze);
   const CausalLmOptions options = model_options(config, model);
@@ -64,9 +97,14 @@ std::string describe_dry_run(const RunConfig& config, c10::Device device, int ra
   text += fmt::format(
       "#   peak        of a step, without the workspace of libraries and the batch: {}\n",
       describe_modes(peak_activations, memory.total(), config, model, options));
-  text += fmt::format("#   computes    {}\n",
-                      describe_computing(config, model, device, ranks, *backend,
-                                         choose_determinism(config, model, device)));
+  if (replays_training(config, model, device)) {
+    const int64_t kept = peak_activations(Recompute::kNone, model, options, compute_type(config),
+                                          micro_batch_tokens(config));
+    text += fmt::format(
+        "#   graphs      CUDA graphs keep about {} beside that, if the GPU has so much free\n",
+        describe_bytes(kept));
+  }
+  text += fmt::format("#   computes    {}\n", devices);
   text += fmt::format(
       "#   step        {} sequences of {} = {} tokens; {} micro-batches of {} on each of {} "
       "ranks\n",

@@ -5,11 +5,22 @@
 
 #include <algorithm>
 
+#include "ops/linear_cross_entropy.h"
+
 namespace swiattn {
 namespace {
 
 int64_t bytes_of(const at::Tensor& buffer) {
   return buffer.defined() ? static_cast<int64_t>(buffer.nbytes()) : 0;
+}
+
+// Beside what the layers keep: the stream, its norm and the gradient of that; a chunk's logits, in
+// float32, with their gradients, or with the temporary of the reference.
+int64_t head_activations(const ModelConfig& config, at::ScalarType compute_type, int64_t tokens) {
+  const auto element = static_cast<int64_t>(c10::elementSize(compute_type));
+  const int64_t chunk = compute_type == at::kBFloat16 ? kFusedChunkLogits : kChunkLogits;
+  const int64_t logits = std::min(tokens * config.vocab_size, chunk);
+  return 3 * tokens * config.hidden_size * element + logits * (4 + element);
 }
 
 }  // namespace
@@ -50,7 +61,7 @@ int64_t peak_activations(Recompute recompute, const ModelConfig& config,
     peak = std::max(peak, before + bytes(Recompute::kNone, attention) + gradients);
     before += bytes(recompute, attention);
   }
-  return tokens * peak;
+  return std::max(tokens * peak, tokens * before + head_activations(config, compute_type, tokens));
 }
 
 std::string describe_bytes(int64_t bytes) {

@@ -28,9 +28,10 @@ int64_t kept_activations(Recompute recompute, const ModelConfig& config,
                          const CausalLmOptions& options, at::ScalarType compute_type,
                          int64_t tokens);
 
-// The most bytes that a step has beside MemoryUse, as counted (docs/architecture.md, Memory): while
-// the backward is in the FFN of a layer, all tensors of that layer, what those before it keep, and
-// two gradients. Without the workspace of libraries and the batch.
+// The most bytes that a step has beside MemoryUse, as counted (docs/architecture.md, Memory): at
+// the head what all layers keep and a chunk of logits, or in the FFN of a layer all of its tensors,
+// what those before it keep, and two gradients. Without the workspace of libraries, the batch, and
+// what CUDA graphs keep. In bfloat16 as on a GPU, whose chunks of logits are larger.
 int64_t peak_activations(Recompute recompute, const ModelConfig& config,
                          const CausalLmOptions& options, at::ScalarType compute_type,
                          int64_t tokens);

@@ -18,6 +18,9 @@ struct StepMetrics {
 
   int64_t step = 0;    // from 1
   int64_t tokens = 0;  // input tokens so far
+  // Of this step, over which loss and regularizer are means: without one they do not exist, and
+  // with some a NaN is what they came to. Not in metrics.jsonl.
+  int64_t targets = 0;
   double loss = kNone;
   double regularizer = kNone;
   double full_ratio = kNone;                // over all input tokens and layers
@@ -45,6 +48,7 @@ struct ValidationMetrics {
   double nll = StepMetrics::kNone;
   double perplexity = StepMetrics::kNone;
   double full_ratio = StepMetrics::kNone;
+  int64_t targets = 0;  // as in StepMetrics, of the set
 };
 
 // One line of metrics.jsonl, with its newline. Numbers read back exactly; non-finite ones are null.

@@ -88,6 +88,22 @@ std::string backend_name(AttentionSection::Backend backend) {
   return "auto";
 }
 
+// Whether repeating the same bits costs a GPU at most 5 % of a step, as measured
+// (docs/benchmarks): where tokens choose or all look at a window, and at short lengths, our own
+// backward is as fast as the one with atomics.
+bool is_cheaply_deterministic(const RunConfig& config, const ModelConfig& model) {
+  constexpr int64_t kShort = 4096;
+  using Mode = AttentionSection::Mode;
+  const Mode mode = config.attention.mode;
+  const auto backend = config.attention.backend;
+  const bool ours = (backend == AttentionSection::Backend::kAuto ||
+                     backend == AttentionSection::Backend::kFused) &&
+                    config.model.compute == ModelSection::Compute::kBfloat16 &&
+                    has_own_kernels(model.head_dim);
+  return ours &&
+         (mode == Mode::kSwitch || mode == Mode::kWindow || config.data.sequence_length <= kShort);
+}
+
 std::optional<std::string> same_branches_warning(const RunConfig& config) {
   const int64_t window = config.attention.window, length = config.data.sequence_length;
   if (config.attention.mode != AttentionSection::Mode::kSwitch || window < length) {
@@ -151,20 +167,32 @@ bool replays_training(const RunConfig& config, const ModelConfig& model, c10::De
                               model.hidden_size);
 }
 
+bool is_deterministic(const RunConfig& config, const ModelConfig& model, c10::Device device) {
+  using Choice = NumericsSection::Deterministic;
+  const Choice choice = config.numerics.deterministic;
+  if (device.is_cpu()) return choice != Choice::kFalse;
+  return choice == Choice::kTrue ||
+         (choice == Choice::kAuto && is_cheaply_deterministic(config, model));
+}
+
 std::unique_ptr<AttentionBackend> attention_backend(const RunConfig& config, c10::Device device,
                                                     const AttentionNotice& notice) {
   return make_attention_backend(backend_name(config.attention.backend), device,
                                 compute_type(config), notice);
 }
 
+std::string describe_choices(const RunConfig& config, const ModelConfig& model, c10::Device device,
+                             const AttentionBackend& backend) {
+  return fmt::format(
+      "attention: {}; {}{}", backend.name(),
+      is_deterministic(config, model, device) ? "deterministic" : "not deterministic",
+      replays_training(config, model, device) ? "; CUDA graphs" : "");
+}
+
 std::string describe_computing(const RunConfig& config, const ModelConfig& model,
-                               c10::Device device, int ranks, const AttentionBackend& backend,
-                               bool deterministic) {
-  return fmt::format("{} on {}; attention: {}; {}{}",
-                     ranks == 1 ? "1 rank" : fmt::format("{} ranks", ranks),
-                     device_facts(device).name, backend.name(),
-                     deterministic ? "deterministic" : "not deterministic",
-                     replays_training(config, model, device) ? "; CUDA graphs" : "");
+                               c10::Device device, int ranks, const AttentionBackend& backend) {
+  return fmt::format("{} on {}; {}", ranks == 1 ? "1 rank" : fmt::format("{} ranks", ranks),
+                     device_facts(device).name, describe_choices(config, model, device, backend));
 }
 
 std::vector<std::string> start_warnings(const RunConfig& config, const ModelConfig& model,

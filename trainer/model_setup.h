@@ -30,14 +30,20 @@ HybridAttention hybrid_attention(const RunConfig& config);
 // short enough to compute things twice.
 bool replays_training(const RunConfig& config, const ModelConfig& model, c10::Device device);
 
+// Whether a run of this configuration repeats the same bits, as numerics.deterministic says.
+bool is_deterministic(const RunConfig& config, const ModelConfig& model, c10::Device device);
+
 // attention.backend on this device. Throws Error{kConfiguration} where it cannot compute there.
 std::unique_ptr<AttentionBackend> attention_backend(const RunConfig& config, c10::Device device,
                                                     const AttentionNotice& notice = {});
 
-// "1 rank on CPU, 2 threads; attention: library (blockwise); deterministic"
+// "attention: library (blockwise); deterministic". The device need not be there.
+std::string describe_choices(const RunConfig& config, const ModelConfig& model, c10::Device device,
+                             const AttentionBackend& backend);
+
+// "1 rank on CPU, 2 threads; " and these.
 std::string describe_computing(const RunConfig& config, const ModelConfig& model,
-                               c10::Device device, int ranks, const AttentionBackend& backend,
-                               bool deterministic);
+                               c10::Device device, int ranks, const AttentionBackend& backend);
 
 // What a user is to know of attention.far_sampling where it saves no time, since none of our
 // attention kernels, which alone compute sampled rows, serves this run: a sentence. Nothing where

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "checkpoint/checkpoint_names.h"
+#include "base/path_aside.h"
 #include "parallel/device.h"
 #include "parallel/phase.h"
 #include "trainer/profile_summary.h"
@@ -85,13 +85,27 @@ std::vector<ProfileEvent> events_of(const kineto::ProfilerResult& result) {
   return events;
 }
 
-// Whether it is there. The library writes next to `path`, where nothing may be, renames, and
+// Writes FOLDER/trace.json, as durable as what write_file_atomically() writes, and returns why it
+// is not there, "" where it is. The library writes next to it, where nothing may be, renames, and
 // reports a failure to nobody: a file that is there afterwards is whole.
-bool save_trace(FileSystem& files, kineto::ProfilerResult& result, const std::string& path) {
+std::string save_trace(FileSystem& files, kineto::ProfilerResult& result,
+                       const std::string& folder) {
+  const std::string path = folder + "/trace.json";
   result.save(path);
-  if (file_exists(path)) return true;
-  if (file_exists(path + ".tmp")) files.remove_file(path + ".tmp");
-  return false;
+  if (!file_exists(path)) {
+    if (file_exists(path + ".tmp")) files.remove_file(path + ".tmp");
+    return "Is the disk full?";
+  }
+  try {
+    const auto file = files.open_for_append(path);
+    file->sync();
+    file->close();
+    files.sync_folder(folder);
+    return "";
+  } catch (const FileError& error) {
+    files.remove_file(path);
+    return error.what();
+  }
 }
 
 }  // namespace
@@ -170,17 +184,17 @@ void Profiler::write() {
   write_file_atomically(files_, unfinished_ + "/kernels.txt", profile_text(summary, title));
   write_file_atomically(files_, unfinished_ + "/kernels.json",
                         dump_json(profile_json(summary, title), 2) + "\n");
-  const bool traced = save_trace(files_, *result, unfinished_ + "/trace.json");
+  const std::string untraced = save_trace(files_, *result, unfinished_);
   const std::string before = publish();
   if (!summary.complete) {
     observer_.warn(
         "The profiler has lost kernels: profile fewer steps at a time (log.profile), and see that "
         "no other tool traces this GPU.");
   }
-  if (!traced) observer_.warn("The profile has no trace.json: is the disk full?");
+  if (!untraced.empty()) observer_.warn("The profile has no trace.json. " + untraced);
   observer_.tell(fmt::format("Profile of {}: {}/kernels.txt{}.{}",
                              profiled_steps(first_step_, summary.steps), folder_,
-                             traced ? ", and trace.json for ui.perfetto.dev" : "",
+                             untraced.empty() ? ", and trace.json for ui.perfetto.dev" : "",
                              before.empty() ? "" : " The one before is kept as " + before + "."));
 }
 
@@ -190,9 +204,27 @@ std::string Profiler::publish() {
     before = path_aside(folder_, "superseded");
     files_.rename(folder_, before);
   }
-  files_.rename(unfinished_, folder_);
-  files_.sync_folder(std::filesystem::path(folder_).parent_path());
+  try {
+    files_.rename(unfinished_, folder_);
+  } catch (const FileError&) {
+    if (!before.empty()) put_back(before);
+    throw;
+  }
+  try {
+    files_.sync_folder(std::filesystem::path(folder_).parent_path());
+  } catch (const FileError& error) {
+    observer_.warn(
+        fmt::format("A power cut may undo the renaming of the profile. {}", error.what()));
+  }
   return before;
+}
+
+void Profiler::put_back(const std::string& before) {
+  try {
+    files_.rename(before, folder_);
+  } catch (const FileError& error) {
+    observer_.warn(fmt::format("The profile before is kept as {}. {}", before, error.what()));
+  }
 }
 
 void Profiler::discard() {

@@ -16,7 +16,8 @@ namespace swiattn {
 //   trace.json                  every operator, range and kernel, for Perfetto or chrome://tracing
 //   kernels.txt, kernels.json   where the time went (trainer/profile_tables.h)
 // The folder holds the files of one profile: they are written into FOLDER.tmp, which gets the name
-// when they are done, and what had it before keeps its own files as FOLDER.superseded (-2, …).
+// when they are done and durable, and what had it before keeps its own files as FOLDER.superseded
+// (-2, …). A process that is killed while it writes leaves FOLDER.tmp to the next profile.
 // Not for several threads. Never throws: what goes wrong is a warning, and the run goes on without
 // a profile.
 class Profiler {
@@ -45,7 +46,9 @@ class Profiler {
   void start();
   void write();
   // Gives the folder what has been written; returns where the one before is kept, "" without one.
+  // Throws FileError, with the one before in its place.
   std::string publish();
+  void put_back(const std::string& before);
   void discard();  // what has been written
 
   FileSystem& files_;

@@ -27,9 +27,13 @@ std::string repeated(const char* glyph, int count) {
   return text;
 }
 
-// A number that does not exist is NaN.
-std::string shown(fmt::format_string<double&> format, double value) {
-  return std::isnan(value) ? "-" : fmt::format(format, value);
+// A NaN has a sign, which says nothing.
+std::string number(fmt::format_string<double&> format, double value) {
+  return std::isnan(value) ? "nan" : fmt::format(format, value);
+}
+
+std::string number_or_dash(fmt::format_string<double&> format, double value, bool exists) {
+  return exists ? number(format, value) : "-";
 }
 
 }  // namespace
@@ -98,20 +102,21 @@ std::string Progress::bar() const {
 
 std::string format_line(const StepMetrics& m, int64_t steps) {
   std::string line = fmt::format(
-      "step {}/{} | loss {} | reg {} | full ratio {:.3f} | grad norm {:.3f} | lr {:.2e} | "
+      "step {}/{} | loss {} | reg {} | full ratio {:.3f} | grad norm {} | lr {:.2e} | "
       "{} tok/s | MFU {} | {:.1f} GiB",
-      grouped(m.step), grouped(steps), shown("{:.4f}", m.loss), shown("{:.2e}", m.regularizer),
-      m.full_ratio, m.grad_norm, m.learning_rate,
+      grouped(m.step), grouped(steps), number_or_dash("{:.4f}", m.loss, m.targets > 0),
+      number_or_dash("{:.2e}", m.regularizer, m.targets > 0), m.full_ratio,
+      number("{:.3f}", m.grad_norm), m.learning_rate,
       std::isfinite(m.tokens_per_second) ? grouped(std::llround(m.tokens_per_second)) : "-",
-      shown("{:.1f}%", 100 * m.mfu), m.memory_gib);
+      number_or_dash("{:.1f}%", 100 * m.mfu, !std::isnan(m.mfu)), m.memory_gib);
   if (m.skipped > 0) line += fmt::format(" | {} skipped", m.skipped);
   return line;
 }
 
 std::string format_line(const ValidationMetrics& m) {
   return fmt::format("validation '{}' after step {} | nll {} | perplexity {} | full ratio {:.3f}",
-                     m.name, grouped(m.step), shown("{:.4f}", m.nll), shown("{:.3f}", m.perplexity),
-                     m.full_ratio);
+                     m.name, grouped(m.step), number_or_dash("{:.4f}", m.nll, m.targets > 0),
+                     number_or_dash("{:.3f}", m.perplexity, m.targets > 0), m.full_ratio);
 }
 
 std::string format_time_left(double seconds) {

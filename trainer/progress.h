@@ -49,8 +49,9 @@ class Progress {
   int64_t step_;
 };
 
-// The line of a step, without a newline:
-//   step 12/5,000 | loss 3.1141 | reg 1.2e-04 | full ratio 0.482 | grad norm 1.20 | lr 1.00e-04 | …
+// The line of a step, without a newline; of a number that does not exist it has a dash:
+//   step 12/5,000 | loss 3.1141 | reg 1.2e-04 | full ratio 0.482 | grad norm 1.200 | lr 1.00e-04 |
+//   …
 std::string format_line(const StepMetrics& metrics, int64_t steps);
 std::string format_line(const ValidationMetrics& metrics);
 

@@ -1,7 +1,7 @@
 #include "trainer/run_folder.h"
 
 #include <filesystem>
-#include <vector>
+#include <random>
 
 #include "base/error.h"
 
@@ -12,6 +12,12 @@ namespace {
   fail(ExitCode::kConfiguration,
        "run.folder: '{}' cannot be used: {} Choose a folder that this user can write.", path,
        reason);
+}
+
+// That nobody else takes.
+std::string temporary_name() {
+  std::random_device digits;
+  return fmt::format(".dry-run.{:08x}{:08x}", digits(), digits());
 }
 
 }  // namespace
@@ -29,19 +35,27 @@ RunFolder::RunFolder(FileSystem& files, std::string path, std::chrono::milliseco
 
 void try_run_folder(FileSystem& files, const std::string& path) {
   namespace fs = std::filesystem;
-  std::error_code ignored;
-  std::vector<fs::path> missing;  // the deepest first
-  for (fs::path part = fs::path(path) / ".dry-run"; !part.empty() && !fs::exists(part, ignored);
-       part = part.parent_path()) {
-    missing.push_back(part);
+  std::error_code error;
+  fs::path whole = fs::absolute(path, error);
+  if (!error) whole = fs::weakly_canonical(whole, error);
+  if (error) refuse_folder(path, error.message() + ".");
+  fs::path there = whole;
+  for (; !folder_exists(there); there = there.parent_path()) {
+    if (fs::exists(fs::symlink_status(there, error))) {
+      refuse_folder(path, fmt::format("'{}' is a file, or a link to nowhere.", there.string()));
+    }
   }
+  const std::string trial = there / temporary_name();
   std::optional<std::string> refusal;
-  try {
-    files.make_folders(fs::path(path) / ".dry-run");
-  } catch (const FileError& error) {
-    refusal = error.what();
-  }
-  for (const fs::path& part : missing) fs::remove(part, ignored);
+  const auto attempt = [&](const auto& operation) {
+    try {
+      operation();
+    } catch (const FileError& failure) {
+      if (!refusal) refusal = fmt::format("in a trial, {}", failure.what());
+    }
+  };
+  attempt([&] { files.make_folders(trial / whole.lexically_relative(there)); });
+  attempt([&] { files.remove_folder_tree(trial); });
   if (refusal) refuse_folder(path, *refusal);
 }
 

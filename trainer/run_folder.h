@@ -50,7 +50,8 @@ class RunFolder {
 };
 
 // Throws the Error{kConfiguration} that a RunFolder of a path would throw that cannot be made or
-// written. Leaves nothing behind.
+// written. Makes and removes nothing on the path itself, where a run may be starting: what is
+// missing of it is made below a temporary folder in the last part that is there.
 void try_run_folder(FileSystem& files, const std::string& path);
 
 }  // namespace swiattn

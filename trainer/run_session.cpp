@@ -10,8 +10,8 @@
 #include <filesystem>
 
 #include "base/file_system.h"
+#include "base/path_aside.h"
 #include "base/version.h"
-#include "checkpoint/checkpoint_names.h"
 #include "checkpoint/export_config.h"
 #include "checkpoint/hf_export.h"
 #include "checkpoint/hf_folder.h"
@@ -80,20 +80,10 @@ std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Communicator> ho
   return host;
 }
 
-// Whether repeating the same bits costs a GPU at most 5 % of a step, as measured
-// (docs/benchmarks): where tokens choose or all look at a window, and at short lengths, our own
-// backward is as fast as the one with atomics.
-bool is_cheaply_deterministic(const RunConfig& config, const ModelConfig& model) {
-  constexpr int64_t kShort = 4096;
-  using Mode = AttentionSection::Mode;
-  const Mode mode = config.attention.mode;
-  const auto backend = config.attention.backend;
-  const bool ours = (backend == AttentionSection::Backend::kAuto ||
-                     backend == AttentionSection::Backend::kFused) &&
-                    config.model.compute == ModelSection::Compute::kBfloat16 &&
-                    has_own_kernels(model.head_dim);
-  return ours &&
-         (mode == Mode::kSwitch || mode == Mode::kWindow || config.data.sequence_length <= kShort);
+// What LibTorch computes a run with on a GPU, from now on.
+void choose_algorithms(bool deterministic) {
+  at::globalContext().setDeterministicAlgorithms(deterministic, false);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);  // nothing reads it
 }
 
 void find_checkpoint(RootFiles& root, const std::string& resume) {
@@ -398,17 +388,6 @@ End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
 
 }  // namespace
 
-bool choose_determinism(const RunConfig& config, const ModelConfig& model, c10::Device device) {
-  using Choice = NumericsSection::Deterministic;
-  const Choice choice = config.numerics.deterministic;
-  if (device.is_cpu()) return choice != Choice::kFalse;
-  const bool deterministic = choice == Choice::kTrue ||
-                             (choice == Choice::kAuto && is_cheaply_deterministic(config, model));
-  at::globalContext().setDeterministicAlgorithms(deterministic, false);
-  at::globalContext().setDeterministicFillUninitializedMemory(false);  // nothing reads it
-  return deterministic;
-}
-
 ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, ConsoleLog& log) {
   const c10::InferenceMode no_autograd;
   RunConfig config;
@@ -454,7 +433,7 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
     log.info("{} changes from {} to {}.", change.key, change.before, change.after);
   }
 
-  const bool deterministic = choose_determinism(config, start.model, device);
+  if (device.is_cuda()) choose_algorithms(is_deterministic(config, start.model, device));
   std::optional<TrainedModel> trained;
   agree(*communicator, [&] {
     trained.emplace(config, start.model, device, [&](const std::string& sentence) {
@@ -466,7 +445,7 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
   broadcast_parameters(trained->parameters, *communicator);
   trained->parameters.refresh_compute_copies();
   log.info("{}.", describe_computing(config, start.model, device, communicator->size(),
-                                     trained->model.backend(), deterministic));
+                                     trained->model.backend()));
 
   End end{RunOutcome::kFinished, start.progress};
   if (trains) {

@@ -1,17 +1,13 @@
 // One start of swiattn-train, from the command line to the exit code.
 #pragma once
 
-#include <c10/core/Device.h>
-
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
-#include "model/model_config.h"
 #include "parallel/mpi_session.h"
-#include "trainer/run_config.h"
 
 namespace swiattn {
 
@@ -23,10 +19,6 @@ struct TrainArguments {
   std::string device;  // cpu | cuda | "" for a GPU if there is one
   std::vector<std::string> command_line;
 };
-
-// Whether a run of this configuration repeats the same bits; LibTorch computes accordingly from now
-// on.
-bool choose_determinism(const RunConfig& config, const ModelConfig& model, c10::Device device);
 
 // Trains, or goes on training. Collective. Returns kDone or kPreempted and throws Error otherwise.
 ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, ConsoleLog& log);

@@ -65,6 +65,7 @@ double StepReport::regularizer() const {
 
 void describe_routing(const StepReport& report, bool with_router, bool with_gamma,
                       StepMetrics& metrics) {
+  metrics.targets = static_cast<int64_t>(report.counted);
   metrics.loss = report.loss();
   metrics.regularizer = report.regularizer();
   metrics.full_ratio = report.full_ratio();

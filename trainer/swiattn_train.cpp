@@ -5,7 +5,6 @@
 
 #include "base/program.h"
 #include "parallel/agreement.h"
-#include "parallel/device.h"
 #include "parallel/torch_errors.h"
 #include "trainer/dry_run.h"
 #include "trainer/run_config.h"
@@ -35,7 +34,8 @@ void add_options(CLI::App& app, Options& options) {
                  "Where to compute; default: a GPU if there is one")
       ->check(CLI::IsMember({"cpu", "cuda"}));
   app.add_flag("--dry-run", options.dry_run,
-               "Check model, data and configuration, print what the run would be, and stop");
+               "Check model, data and configuration, print what the run would be, and stop; on a "
+               "machine without a GPU, say what would be different on one");
   app.add_flag("--print-config", options.print_config, "Print the resolved configuration and stop");
   app.add_flag("--print-reference", options.print_reference,
                "Print the reference of all keys in Markdown and stop");
@@ -65,9 +65,10 @@ int run(int argc, char** argv) {
   }
   if (options.print_config || options.dry_run) {
     const RunConfig config = read_run_config(options.train.config_path, options.train.overrides);
-    std::cout << (options.dry_run
-                      ? describe_dry_run(config, choose_device(options.train.device, 0), 1)
-                      : print_run_config(config));
+    std::cout << with_torch_errors([&] {
+      return options.dry_run ? describe_dry_run(config, options.train.device, 1)
+                             : print_run_config(config);
+    });
     return 0;
   }
   MpiSession mpi;

@@ -12,6 +12,7 @@
 #include "parallel/agreement.h"
 #include "parallel/device.h"
 #include "parallel/phase.h"
+#include "parallel/torch_errors.h"
 #include "parallel/transfer.h"
 #include "trainer/flops.h"
 #include "trainer/host_batch.h"
@@ -93,7 +94,7 @@ RunOutcome Trainer::run() {
   try {
     return run_steps();
   } catch (const AgreedError&) {  // of all ranks alike, as when steps are not finite
-    finish_profile(true);
+    finish_profile(/*run_ends=*/true);
     throw;
   }
 }
@@ -107,7 +108,7 @@ RunOutcome Trainer::run_steps() {
     const bool last = done == total_steps_;
     // Who asked to stop may not wait for a validation.
     bool saved = stop && save();
-    finish_profile(last || stop);
+    finish_profile(/*run_ends=*/last || stop);
     if (done % config_.validation.every == 0 || last) validate();
     if (done % config_.checkpoint.every == 0 || last) saved = save();
     if (stop && !last) {
@@ -132,8 +133,8 @@ bool Trainer::step() {
   const NamedRange range(kStepRange + std::to_string(step));
   try {
     in_flight_.push_back(hand_over(step));
-  } catch (...) {
-    settle(0);  // the steps before it are told, and may have to end the run themselves
+  } catch (const std::exception& failure) {
+    settle_alone(failure);
     throw;
   }
   const bool stop = settle(needs_results(step) ? 0 : lag_);
@@ -158,7 +159,9 @@ Trainer::StepInFlight Trainer::hand_over(int64_t step) {
 
   const NamedRange phase(Phase::kReadBack);
   const at::Tensor on_host = download(sums.tensor());
-  return {step, on_host, DeviceMoment(device), data_seconds, peak_memory_bytes(device)};
+  const int64_t recordings = captured_ != nullptr ? captured_->memory_bytes() : 0;
+  const int64_t peak_memory = peak_memory_bytes(device) + recordings;
+  return {step, on_host, DeviceMoment(device), data_seconds, peak_memory};
 }
 
 StepSums Trainer::forward_and_backward(int64_t step) {
@@ -235,6 +238,18 @@ bool Trainer::settle(size_t lag) {
   return stop;
 }
 
+void Trainer::settle_alone(const std::exception& failure) {
+  try {
+    settle(0);
+  } catch (const AgreedError& end) {
+    const std::string both = fmt::format("{} Besides: {}", as_error(failure).what(), end.what());
+    if (communicator_.size() == 1) {
+      throw AgreedError(end.code(), fmt::format("Step {}: {}", progress_.step + 1, both));
+    }
+    throw Error(end.code(), both);
+  }
+}
+
 bool Trainer::tell(StepInFlight flight) {
   wait_for(flight);
   const StepReport report(flight.sums);
@@ -264,28 +279,9 @@ void Trainer::advance(const StepReport& report) {
   if (report.applied) {
     ++progress_.updates;
     progress_.skipped_in_a_row = 0;
+    skipped_in_a_row_ = {};
   } else {
-    ++progress_.skipped;
-    ++progress_.skipped_in_a_row;
-    observer_.warn(fmt::format("Step {}: {}; the step is skipped on all ranks.", progress_.step,
-                               report.counted > 0
-                                   ? "the loss or a gradient is not finite"
-                                   : "no token of this step has a target in its own document"));
-    if (!config_.numerics.skip_nonfinite ||
-        progress_.skipped_in_a_row >= config_.numerics.max_skips_in_a_row) {
-      // No rank leaves while the work of another needs it.
-      for (const StepInFlight& flight : in_flight_) wait_for(flight);
-      throw AgreedError(
-          ExitCode::kNumerics,
-          fmt::format("Step {}: {} steps in a row were {}. The weights are those of step {}; {}.",
-                      progress_.step, progress_.skipped_in_a_row,
-                      report.counted > 0 ? "not finite" : "skipped",
-                      progress_.step - progress_.skipped_in_a_row,
-                      report.counted > 0
-                          ? "lower the learning rate, look at the data of these steps, or resume "
-                            "from an earlier checkpoint"
-                          : "train on longer documents, or set attention.mask_documents to false"));
-    }
+    skip(report);
   }
   if (config_.regularizer.kind == RegularizerSection::Kind::kTargetRatio) {
     progress_.gamma =
@@ -293,6 +289,24 @@ void Trainer::advance(const StepReport& report) {
     model_.set_gamma(progress_.gamma);
   }
   watchdog_.set_timeout(config_.parallel.timeout);  // the first step has ended
+}
+
+void Trainer::skip(const StepReport& report) {
+  ++progress_.skipped;
+  ++progress_.skipped_in_a_row;
+  skipped_in_a_row_.add(report.counted > 0 ? SkipReason::kNotFinite : SkipReason::kNoTarget);
+  observer_.warn(fmt::format("Step {}: {}; the step is skipped on all ranks.", progress_.step,
+                             report.counted > 0
+                                 ? "the loss or a gradient is not finite"
+                                 : "no token of this step has a target in its own document"));
+  if (config_.numerics.skip_nonfinite &&
+      progress_.skipped_in_a_row < config_.numerics.max_skips_in_a_row) {
+    return;
+  }
+  // No rank leaves while the work of another needs it.
+  for (const StepInFlight& flight : in_flight_) wait_for(flight);
+  throw AgreedError(ExitCode::kNumerics,
+                    skipped_in_a_row_.describe_end(progress_.step, progress_.skipped_in_a_row));
 }
 
 StepMetrics Trainer::describe(const StepReport& report, const StepInFlight& flight,
@@ -316,10 +330,10 @@ StepMetrics Trainer::describe(const StepReport& report, const StepInFlight& flig
   return metrics;
 }
 
-void Trainer::finish_profile(bool last_step) {
+void Trainer::finish_profile(bool run_ends) {
   const auto& profile = config_.log.profile;
   const int64_t done = progress_.step;
-  if (!profile || !(done == profile->last() || (last_step && profile->contains(done)))) return;
+  if (!profile || !(done == profile->last() || (run_ends && profile->contains(done)))) return;
   observer_.enter(done, "profile");
   watchdog_.set_timeout(config_.parallel.timeout_first);  // the others wait for rank 0's disk
   agree_on_root(communicator_, [&] { profiler_->finish(); });
@@ -331,7 +345,7 @@ void Trainer::validate() {
   for (NamedStream& set : validation_) {
     const ValidationResult result = validate_model(model_, set, communicator_, watchdog_);
     observer_.record(ValidationMetrics{progress_.step, set.name, result.nll, std::exp(result.nll),
-                                       result.full_ratio});
+                                       result.full_ratio, result.targets});
   }
 }
 

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -26,6 +27,7 @@
 #include "trainer/profiler.h"
 #include "trainer/run_config.h"
 #include "trainer/run_observer.h"
+#include "trainer/skipped_steps.h"
 #include "trainer/step_sums.h"
 #include "trainer/training_checkpoint.h"
 
@@ -89,15 +91,22 @@ class Trainer {
   // Waits until no more than `lag` steps are in flight and tells those that are done; returns
   // whether any rank was asked to stop.
   bool settle(size_t lag);
+  // Tells the steps before one that this rank could not hand over; they may have to end the run
+  // themselves, which is then said beside the failure. All ranks agree on that, but the others are
+  // waiting for this one in the step that it cannot take part in: it leaves with an Error of its
+  // own, which ends them.
+  void settle_alone(const std::exception& failure);
   bool tell(StepInFlight flight);
   void advance(const StepReport& report);
+  void skip(const StepReport& report);
   StepMetrics describe(const StepReport& report, const StepInFlight& flight, double seconds) const;
   void wait_for(const StepInFlight& flight);
   // What is done after this step needs its results.
   bool needs_results(int64_t step) const;
   std::unique_ptr<Watchdog::Watch> watch_queue();
-  // Writes the profile if this step is its last one, or if no step is to come.
-  void finish_profile(bool last_step);
+  // Writes the profile if this step is its last one, or in the middle of it if the run ends here.
+  // Collective.
+  void finish_profile(bool run_ends);
   void validate();
   // Whether the checkpoint of this step is on disk, on all ranks alike.
   bool save();
@@ -118,7 +127,8 @@ class Trainer {
   Schedule schedule_;
   AdamW optimizer_;
   TrainingProgress progress_;
-  int64_t micro_batches_;  // of this rank in a step
+  SkippedSteps skipped_in_a_row_;  // those of progress_ that this start has seen
+  int64_t micro_batches_;          // of this rank in a step
   Prefetcher batches_;
   std::vector<NamedStream> validation_;
   std::deque<StepInFlight> in_flight_;         // the oldest first

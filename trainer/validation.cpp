@@ -18,7 +18,7 @@ ValidationResult validate_model(const CausalLm& model, NamedStream& set, Communi
   communicator.all_reduce(sums.tensor(), ReduceOperation::kSum);
   const Watchdog::Watch watch(watchdog, "the validation's results");
   const StepReport report(sums.tensor().cpu());
-  return {report.loss(), report.full_ratio()};
+  return {report.loss(), report.full_ratio(), static_cast<int64_t>(report.counted)};
 }
 
 }  // namespace swiattn

@@ -11,6 +11,7 @@ namespace swiattn {
 struct ValidationResult {
   double nll = 0.0;  // mean over counted targets; NaN without one
   double full_ratio = 0.0;
+  int64_t targets = 0;  // counted
 };
 
 // Collective. Each rank takes its share of every global batch. The watchdog watches the wait for

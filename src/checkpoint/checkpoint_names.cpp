@@ -18,8 +18,6 @@ std::string random_digits() {
   return digits;
 }
 
-bool exists(const std::string& path) { return file_exists(path) || folder_exists(path); }
-
 }  // namespace
 
 std::string checkpoint_folder_name(int64_t step) { return fmt::format("step-{:08}", step); }
@@ -47,25 +45,6 @@ bool is_temporary_name(std::string_view name) {
 
 std::string path_of_manifest(const std::string& checkpoint_folder) {
   return fmt::format("{}/{}", checkpoint_folder, kManifestName);
-}
-
-std::string path_aside(const std::string& path, std::string_view kind) {
-  std::string aside = fmt::format("{}.{}", path, kind);
-  for (int i = 2; exists(aside); ++i) aside = fmt::format("{}.{}-{}", path, kind, i);
-  return aside;
-}
-
-void set_aside(FileSystem& files, Log& log, const std::string& parent, const std::string& name,
-               std::string_view kind, std::string_view reason) {
-  const std::string path = parent + "/" + name;
-  const std::string aside = path_aside(path, kind);
-  log.warning("{} It is kept as {}.", reason, aside);
-  try {
-    files.rename(path, aside);
-    files.sync_folder(parent);
-  } catch (const FileError& error) {
-    log.warning("{}", error.what());
-  }
 }
 
 void point_latest_at(FileSystem& files, Log& log, const std::string& parent,

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/path_aside.h"
 #include "base/text.h"
 #include "checkpoint/checkpoint_names.h"
 

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/path_aside.h"
 #include "checkpoint/checkpoint_names.h"
 #include "checkpoint/saved_checkpoint.h"
 

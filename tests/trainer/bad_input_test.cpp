@@ -157,21 +157,74 @@ INSTANTIATE_TEST_SUITE_P(All, BadInputTest,
                                               std::get<1>(info.param) == 1 ? "alone" : "two_ranks");
                          });
 
-TEST(DryRunTest, RefusesADeviceThatIsNotThere) {
-  const TemporaryFolder folder;
-  overwrite(folder.file("run.yaml"), fmt::format("run: {{folder: {}/run}}\n"
-                                                 "model: {{init_from: /nowhere}}\n"
-                                                 "data: {{sources: [{{path: /nowhere}}]}}\n"
-                                                 "train: {{steps: 500}}\n",
-                                                 folder.path()));
-  const ProgramResult result = run_command(
-      fmt::format("CUDA_VISIBLE_DEVICES= {}/swiattn-train --config {} --dry-run --device cuda",
-                  SWIATTN_PROGRAMS, folder.file("run.yaml")));
+// --dry-run on a machine without a GPU.
+class DryRunTest : public testing::Test {
+ protected:
+  DryRunTest() {
+    const ModelConfig config = small_config(Architecture::kLlama);
+    write_model_folder(folder_.file("base"), config, random_weights(config, false, 5));
+    write_flat_shard(folder_.file("tokens.bin"), random_documents(3000, config.vocab_size, 6));
+    overwrite(folder_.file("run.yaml"),
+              fmt::format("run: {{folder: {0}/run}}\n"
+                          "model: {{init_from: {0}/base}}\n"
+                          "attention: {{window: 8}}\n"
+                          "data: {{sequence_length: 32,\n"
+                          "       sources: [{{path: {0}/tokens.bin, eos_id: 60}}]}}\n"
+                          "train: {{steps: 500, global_batch: 4}}\n",
+                          folder_.path()));
+  }
+
+  ProgramResult dry_run(const std::string& flags) const {
+    return run_command(
+        fmt::format("CUDA_VISIBLE_DEVICES= {}/swiattn-train --config {} --dry-run {}",
+                    SWIATTN_PROGRAMS, folder_.file("run.yaml"), flags));
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(DryRunTest, RefusesADeviceThatIsNotThere) {
+  const ProgramResult result = dry_run("--device cuda --model.init_from=/nowhere");
   EXPECT_EQ(result.code, 2);
   EXPECT_NE(result.output.find("has no GPU that the program can use"), std::string::npos)
       << result.output;
-  EXPECT_FALSE(folder_exists(folder.path() + "/run"));
+  EXPECT_FALSE(folder_exists(folder_.file("run")));
 }
+
+TEST_F(DryRunTest, RefusesWhatNoDeviceCanDoOrTheOneAskedForCannot) {
+  for (const char* flags : {"--attention.backend=fused --model.compute=float32",
+                            "--attention.backend=fused --device cpu"}) {
+    const ProgramResult result = dry_run(flags);
+    EXPECT_EQ(result.code, 2) << flags;
+    EXPECT_NE(result.output.find("'fused' needs a GPU and model.compute: bfloat16"),
+              std::string::npos)
+        << result.output;
+  }
+}
+
+#ifdef SWIATTN_CUDA
+TEST_F(DryRunTest, SaysWhatAGpuWouldDoWhereThereIsNone) {
+  const auto expect_words = [](const ProgramResult& result, std::vector<std::string> words) {
+    EXPECT_EQ(result.code, 0) << result.output;
+    for (const std::string& word : words) {
+      EXPECT_NE(result.output.find(word), std::string::npos) << word << " in\n" << result.output;
+    }
+  };
+  const std::string here = "#   computes    on this machine, which has no GPU: ";
+  const std::string there = "#               on a GPU: attention: ";
+  expect_words(dry_run(""), {here + "1 rank on CPU, ", "attention: library (blockwise); determin",
+                             there + "fused; not deterministic; CUDA graphs\n",
+                             "#   graphs      CUDA graphs keep about "});
+  expect_words(dry_run("--attention.backend=fused"),
+               {here + "nothing. attention.backend: 'fused' needs a GPU", there + "fused; "});
+  expect_words(dry_run("--attention.backend=library --numerics.deterministic=true"),
+               {here + "1 rank on CPU, ", there + "library", "; deterministic; CUDA graphs\n"});
+  // The CPU is what was asked for: nothing is said of a GPU.
+  const ProgramResult on_cpu = dry_run("--device cpu");
+  expect_words(on_cpu, {"#   computes    1 rank on CPU, "});
+  EXPECT_EQ(on_cpu.output.find("GPU"), std::string::npos) << on_cpu.output;
+}
+#endif
 
 }  // namespace
 }  // namespace swiattn

@@ -11,7 +11,10 @@
 
 #include "../model/deterministic_gpu.h"
 #include "../model/small_models.h"
+#include "model/parameter_table.h"
 #include "small_run.h"
+#include "trainer/memory_use.h"
+#include "trainer/model_setup.h"
 #include "trainer_fixture.h"
 
 namespace swiattn {
@@ -194,6 +197,41 @@ TEST_P(GpuMemoryTest, IsAllThereAfterTheSecondStep) {
 
 INSTANTIATE_TEST_SUITE_P(MaskDocuments, GpuMemoryTest,
                          testing::Combine(testing::Bool(), testing::Bool()));
+
+// At the head where the vocabulary is large, else in the FFN of a layer.
+TEST(GpuPeakMemoryTest, IsWhatADryRunCounts) {
+  for (const int64_t vocab_size : {256, 32768}) {
+    for (const char* mode : {"none", "selective", "layer"}) {
+      ModelConfig model = model_of(512);
+      model.vocab_size = vocab_size;
+      model.layers = 8;
+      const TrainerRun run(model, text(4).yaml(), kLength,
+                           equal_documents(200'000, 200, vocab_size));
+      const std::vector<std::string> overrides = {
+          "--validation.every=100", "--train.micro_batch=16", "--train.global_batch=16",
+          fmt::format("--train.recompute={}", mode)};
+      c10::cuda::CUDACachingAllocator::resetPeakStats(0);
+      const Transcript told = run.train("run", {.lag = 1, .device = kGpu, .overrides = overrides});
+      ASSERT_EQ(told.outcome, RunOutcome::kFinished) << told.error;
+
+      const RunConfig config = read_run_config(run.root() + "/run.yaml", overrides);
+      const CausalLmOptions options = model_options(config, model);
+      const auto units = parameter_table(model, has_router(config));
+      const FlatParameters parameters(units, {}, compute_type(config), c10::kMeta,
+                                      FlatParameters::Purpose::kTraining, moment_type(config));
+      const auto all = static_cast<double>(memory_use(parameters).total());
+      const auto counted = static_cast<double>(
+          peak_activations(options.recompute, model, options, compute_type(config),
+                           config.train.micro_batch * kLength));
+      const double peak = told.steps.back().memory_gib * (1 << 30) - all;
+      fmt::print("vocabulary {}, recompute {}: {:.0f} MiB, counted {:.0f} MiB\n", vocab_size, mode,
+                 peak / (1 << 20), counted / (1 << 20));
+      constexpr double kWorkspace = 64 << 20;  // of libraries, and the batch
+      EXPECT_GT(peak, 0.97 * counted) << vocab_size << " " << mode;
+      EXPECT_LT(peak, 1.05 * counted + kWorkspace) << vocab_size << " " << mode;
+    }
+  }
+}
 
 }  // namespace
 }  // namespace swiattn

@@ -19,6 +19,7 @@ using ::testing::Not;
 StepMetrics step_metrics(int64_t step) {
   StepMetrics m;
   m.step = step;
+  m.targets = 4096;
   m.loss = 3.11412;
   m.regularizer = 1.234e-4;
   m.full_ratio = 0.4821;
@@ -71,15 +72,26 @@ TEST(ProgressLine, OfNumbersThatDoNotExistIsADash) {
   const std::string line = format_line(metrics, 10);
   EXPECT_THAT(line, HasSubstr("| loss - | reg - |"));
   EXPECT_THAT(line, HasSubstr("| - tok/s | MFU - |"));
-  metrics.loss = std::numeric_limits<double>::infinity();
-  EXPECT_THAT(format_line(metrics, 10), HasSubstr("loss inf"));
   EXPECT_THAT(format_line(ValidationMetrics{.step = 3, .name = "held"}),
               HasSubstr("| nll - | perplexity - |"));
 }
 
+TEST(ProgressLine, OfNumbersThatAreNotFiniteSaysSo) {
+  StepMetrics metrics = step_metrics(1);
+  for (const double nan : {StepMetrics::kNone, -StepMetrics::kNone}) {
+    metrics.loss = metrics.regularizer = metrics.grad_norm = nan;
+    EXPECT_THAT(format_line(metrics, 10), HasSubstr("| loss nan | reg nan | full ratio 0.482 | "
+                                                    "grad norm nan |"));
+    EXPECT_THAT(format_line(ValidationMetrics{3, "held", nan, nan, 0.5, 7}),
+                HasSubstr("| nll nan | perplexity nan |"));
+  }
+  metrics.loss = std::numeric_limits<double>::infinity();
+  EXPECT_THAT(format_line(metrics, 10), HasSubstr("loss inf"));
+}
+
 TEST(ProgressLine, OfAValidationNamesTheSet) {
   EXPECT_EQ(
-      format_line(ValidationMetrics{1500, "austen", 3.0, 20.0857, 0.25}),
+      format_line(ValidationMetrics{1500, "austen", 3.0, 20.0857, 0.25, 7}),
       "validation 'austen' after step 1,500 | nll 3.0000 | perplexity 20.086 | full ratio 0.250");
 }
 

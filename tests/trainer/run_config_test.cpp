@@ -409,7 +409,11 @@ TEST(RunConfig, WrongTypesAreRefusedWithPlaceKeyAndExpectation) {
        "attention.far_sampling is given whole: --attention.far_sampling='{enabled: true}', with "
        "its other keys where they are needed. It must be a map {enabled, minimum, scale}."},
       {"--log.profile.start=3", "log.profile is given whole: --log.profile='{start: 3}'"},
+      {"--model.rope_scaling.type=yarn", "model.rope_scaling is given whole: "},
       {"--attention.windw.x=3", "attention.windw.x: there is no such key"},
+      {"--attention.window.foo=3", "attention.window.foo: there is no such key"},
+      {"--regularizer.eps.x=1", "regularizer.eps.x: there is no such key"},
+      {"--data.sources.path=tokens", "data.sources.path: there is no such key"},
       {"--log.profile={start: 1}", "the key \"steps\" is missing"},
       {"--log.profile={start: 0, steps: 2}", "log.profile.start: expected a whole number >= 1"},
       {"--log.profile={start: 1, steps: 21}", "at most 20"},

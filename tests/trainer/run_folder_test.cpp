@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <memory>
 
 #include "base/host.h"
+#include "tests/base/fault_file_system.h"
 #include "tests/base/temporary_folder.h"
 #include "trainer/environment.h"
 
@@ -16,7 +18,9 @@ namespace {
 
 namespace fs = std::filesystem;
 using std::chrono::milliseconds;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 class RunFolderTest : public ::testing::Test {
  protected:
@@ -26,6 +30,15 @@ class RunFolderTest : public ::testing::Test {
   std::string refusal(const std::string& path) {
     try {
       RunFolder(FileSystem::posix(), path, milliseconds(0));
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::kConfiguration);
+      return error.what();
+    }
+    return "";
+  }
+  std::string refusal_of_trial(const std::string& path, FileSystem& files = FileSystem::posix()) {
+    try {
+      try_run_folder(files, path);
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::kConfiguration);
       return error.what();
@@ -71,25 +84,77 @@ TEST_F(RunFolderTest, ThatCannotBeWrittenIsRefused) {
 }
 
 TEST_F(RunFolderTest, CanBeTriedWithoutATrace) {
-  FileSystem& files = FileSystem::posix();
-  EXPECT_NO_THROW(try_run_folder(files, path_ + "/"));
+  EXPECT_EQ(refusal_of_trial(path_ + "/"), "");
   EXPECT_FALSE(fs::exists(folder_.file("runs")));
   const auto held = open();
-  EXPECT_NO_THROW(try_run_folder(files, path_));
-  EXPECT_FALSE(fs::exists(path_ + "/.dry-run"));
-  EXPECT_TRUE(folder_exists(path_));
-  write_file_atomically(files, folder_.file("file"), "x");
+  EXPECT_EQ(refusal_of_trial(path_), "");
+  EXPECT_THAT(list_folder(path_, ExitCode::kInternal), ElementsAre(".lock"));
+  write_file(folder_.file("file"), "x");
   for (const std::string& path : {folder_.file("file"), folder_.file("file/below"),
                                   folder_.file("new/" + std::string(300, 'x'))}) {
-    try {
-      try_run_folder(files, path);
-      ADD_FAILURE() << path;
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ExitCode::kConfiguration);
-      EXPECT_THAT(error.what(), HasSubstr("run.folder: '" + path + "' cannot be used"));
-    }
+    EXPECT_THAT(refusal_of_trial(path), HasSubstr("run.folder: '" + path + "' cannot be used"));
   }
-  EXPECT_FALSE(fs::exists(folder_.file("new")));
+  EXPECT_THAT(list_folder(folder_.path(), ExitCode::kInternal), ElementsAre("file", "runs"));
+}
+
+TEST_F(RunFolderTest, CanBeTriedWithAnyWayOfWritingThePath) {
+  const fs::path before = fs::current_path();
+  fs::current_path(folder_.path());
+  fs::create_directory("there");
+  fs::create_directory_symlink("there", "link");
+  for (const std::string path : {"new", "./new//run/", "there/../new", "new/../../beside/run",
+                                 "link/run", "there", ".", "link"}) {
+    EXPECT_EQ(refusal_of_trial(path), "") << path;
+  }
+  fs::current_path(before);
+  EXPECT_THAT(list_folder(folder_.path(), ExitCode::kInternal), ElementsAre("link", "there"));
+  EXPECT_THAT(list_folder(folder_.file("there"), ExitCode::kInternal), IsEmpty());
+}
+
+TEST_F(RunFolderTest, LinksOnThePathOfATrialStay) {
+  const std::string link = folder_.file("link");
+  for (const std::string target : {"/nowhere/mounted", "link"}) {
+    fs::create_symlink(target, link);
+    for (const std::string below : {"", "/", "/runs", "/runs/x"}) {
+      EXPECT_THAT(refusal_of_trial(link + below), HasSubstr("cannot be used")) << target << below;
+      EXPECT_THAT(refusal(link + below), HasSubstr("cannot be used")) << target << below;
+      ASSERT_TRUE(fs::is_symlink(link)) << target << below;
+    }
+    fs::remove(link);
+  }
+}
+
+// A run that starts at the same moment loses nothing that it has just made, and gets nothing that
+// is about to be removed.
+TEST_F(RunFolderTest, ATrialDoesNotTouchThePathItself) {
+  class Watched : public FaultFileSystem {
+   public:
+    explicit Watched(std::string outermost) : outermost_(std::move(outermost)) {}
+    void make_folders(const std::string& path) override {
+      FaultFileSystem::make_folders(path);
+      EXPECT_TRUE(folder_exists(path));
+      EXPECT_FALSE(fs::exists(outermost_));
+      fs::create_directories(outermost_ + "/demo");  // the run
+    }
+
+   private:
+    const std::string outermost_;  // missing part of the path
+  };
+  Watched files(folder_.file("runs"));
+  EXPECT_NO_THROW(try_run_folder(files, path_));
+  EXPECT_TRUE(folder_exists(path_));
+  EXPECT_THAT(list_folder(folder_.path(), ExitCode::kInternal), ElementsAre("runs"));
+}
+
+TEST_F(RunFolderTest, ATrialGoesWrongWithTheFileSystem) {
+  for (const int call : {1, 2}) {
+    FaultFileSystem files;
+    files.inject(call, FaultFileSystem::Fault::kOnce, EROFS);
+    EXPECT_THAT(refusal_of_trial(path_, files),
+                AllOf(HasSubstr("cannot be used: in a trial, "), HasSubstr("injected fault")))
+        << call;
+    EXPECT_FALSE(fs::exists(folder_.file("runs")));
+  }
 }
 
 TEST_F(RunFolderTest, KnowsWhetherItHoldsARun) {

@@ -13,6 +13,7 @@
 #include "../model/small_models.h"
 #include "base/file_system.h"
 #include "checkpoint/hf_import.h"
+#include "parallel/agreement.h"
 #include "small_run.h"
 #include "trainer/model_setup.h"
 
@@ -161,6 +162,8 @@ Transcript TrainerRun::train(const std::string& name, const Options& options) co
     transcript.outcome = trainer.run();
   } catch (const Error& error) {
     transcript.error = error.what();
+    transcript.code = error.code();
+    transcript.agreed = dynamic_cast<const AgreedError*>(&error) != nullptr;
   }
   transcript.progress = trainer.progress();
   if (captured) transcript.replays = captured->replays();

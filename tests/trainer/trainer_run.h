@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../base/temporary_folder.h"
+#include "base/error.h"
 #include "trainer/trainer.h"
 
 namespace swiattn {
@@ -23,6 +24,8 @@ struct Transcript {
   std::vector<std::string> told;      // sentences
   std::optional<RunOutcome> outcome;  // nothing after an error
   std::string error;
+  ExitCode code = ExitCode::kDone;  // of the error
+  bool agreed = false;              // whether the error is one that all ranks have
   TrainingProgress progress;
   int64_t replays = 0;  // of micro-batches, where `captured`
 };

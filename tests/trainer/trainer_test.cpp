@@ -2,6 +2,7 @@
 // one is computed: every number, in the same order, and the same ends of a run.
 #include "trainer/trainer.h"
 
+#include <ATen/Context.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -15,6 +16,7 @@
 #include "../model/small_models.h"
 #include "base/file_system.h"
 #include "base/json.h"
+#include "model/parameter_table.h"
 #include "small_run.h"
 #include "trainer/dry_run.h"
 #include "trainer/memory_use.h"
@@ -47,6 +49,8 @@ TEST_F(TrainerTest, TellsEveryStepOnceAndInOrder) {
   for (int64_t i = 0; i < kSteps; ++i) {
     EXPECT_EQ(told.steps[static_cast<size_t>(i)].step, i + 1);
     EXPECT_EQ(told.steps[static_cast<size_t>(i)].tokens, (i + 1) * kBatch * kLength);
+    EXPECT_GT(told.steps[static_cast<size_t>(i)].targets, kBatch * kLength / 2);
+    EXPECT_LE(told.steps[static_cast<size_t>(i)].targets, kBatch * kLength);
   }
   EXPECT_EQ(told.outcome, RunOutcome::kFinished);
   EXPECT_FALSE(run_.checkpoint("later").empty());
@@ -86,9 +90,33 @@ TEST_F(TrainerTest, EndsAtTheSameStepWhenTooManyAreSkipped) {
   EXPECT_NE(run_.checkpoint("later").find("\"step\": 7"), std::string::npos);
 }
 
+// No token of step 4 has a target.
+TEST_F(TrainerTest, SaysOfMixedSkipsWhatHelpsAgainstEither) {
+  std::vector<int32_t> some = tokens();
+  std::fill_n(some.begin() + 3 * kBatch * kLength, kBatch * kLength + 1,
+              static_cast<int32_t>(model().vocab_size - 1));
+  write_flat_shard(run_.root() + "/tokens.bin", some);
+  const auto end_of = [&](const OtherRank& other) {
+    const Transcript told = same({"--numerics.max_skips_in_a_row=3"}, other);
+    EXPECT_EQ(told.code, ExitCode::kNumerics);
+    EXPECT_TRUE(told.agreed);
+    return told.error;
+  };
+  for (const int64_t end : {4, 5, 6}) {
+    EXPECT_THAT(end_of(OtherRank{{end - 2, end - 1, end}}),
+                AllOf(HasSubstr(fmt::format("Step {}: 3 steps in a row were skipped. ", end)),
+                      HasSubstr("lower the learning rate"), HasSubstr("train on longer documents")))
+        << end;
+  }
+  // A streak that an update has ended does not count.
+  const std::string later = end_of(OtherRank{{6, 7, 8}});
+  EXPECT_THAT(later, HasSubstr("Step 8: 3 steps in a row were not finite. "));
+  EXPECT_THAT(later, Not(HasSubstr("longer documents")));
+}
+
 TEST_F(TrainerTest, EndsAtTheFirstSkipWhereNoneIsAllowed) {
   const Transcript told = same({"--numerics.skip_nonfinite=false"}, OtherRank{{3}});
-  EXPECT_THAT(told.error, HasSubstr("Step 3: 1 steps in a row"));
+  EXPECT_THAT(told.error, HasSubstr("Step 3 was not finite. The weights are those of step 2;"));
 }
 
 TEST_F(TrainerTest, MovesGammaByTheRatioOfTheStepBefore) {
@@ -155,6 +183,42 @@ TEST(ReplaysTrainingTest, OfSmallMicroBatchesInBfloat16OnAGpu) {
       replays([](RunConfig& c,
                  ModelConfig&) { c.regularizer.kind = RegularizerSection::Kind::kTargetRatio; },
               gpu));
+}
+
+TEST(IsDeterministicTest, WhereItIsAskedForOrCheapAndChangesNothingHere) {
+  using Choice = NumericsSection::Deterministic;
+  using Mode = AttentionSection::Mode;
+  struct Case {
+    Choice choice = Choice::kAuto;
+    c10::Device device{c10::kCUDA, 0};
+    Mode mode = Mode::kSwitch;
+    int64_t length = 32768;
+    int64_t head_dim = 128;
+    bool expected = true;
+  };
+  const c10::Device cpu(c10::kCPU);
+  const std::vector<Case> cases = {
+      {},
+      {.mode = Mode::kWindow},
+      {.mode = Mode::kFull, .expected = false},
+      {.mode = Mode::kFull, .length = 4096},
+      {.head_dim = 96, .expected = false},
+      {.choice = Choice::kFalse, .expected = false},
+      {.choice = Choice::kTrue, .mode = Mode::kFull, .head_dim = 96},
+      {.device = cpu, .mode = Mode::kFull, .head_dim = 96},
+      {.choice = Choice::kFalse, .device = cpu, .expected = false},
+  };
+  const bool before = at::globalContext().deterministicAlgorithms();
+  for (size_t i = 0; i < cases.size(); ++i) {
+    RunConfig config;
+    config.numerics.deterministic = cases[i].choice;
+    config.attention.mode = cases[i].mode;
+    config.data.sequence_length = cases[i].length;
+    ModelConfig model = small_config(Architecture::kLlama);
+    model.head_dim = cases[i].head_dim;
+    EXPECT_EQ(is_deterministic(config, model, cases[i].device), cases[i].expected) << i;
+    EXPECT_EQ(at::globalContext().deterministicAlgorithms(), before) << i;
+  }
 }
 
 TEST(FarSamplingWarningTest, TellsWhatKeepsItFromSavingTime) {
@@ -228,6 +292,46 @@ TEST_F(TrainerTest, TellsTheStepsBeforeOneWhoseDataCannotBeRead) {
   EXPECT_THAT(told.error, HasSubstr("outside the model's vocabulary"));
   EXPECT_EQ(told.progress.step, 8);
   EXPECT_EQ(told.steps.back().step, 8);
+}
+
+// This rank cannot take part in step 9, in which the others wait for it, when it is told that step
+// 8 ends the run: it must neither call them together nor leave in silence.
+TEST_F(TrainerTest, LeavesAloneWhereTheStepBeforeOneThatItCannotComputeEndsTheRun) {
+  std::vector<int32_t> damaged = tokens();
+  damaged[8 * kBatch * kLength + 5] = model().vocab_size + 7;  // in step 9
+  write_flat_shard(run_.root() + "/tokens.bin", damaged);
+  const Transcript told = run_.train(
+      "run", {.lag = 1,
+              .overrides = {"--data.validation=[]", "--numerics.max_skips_in_a_row=1",
+                            "--checkpoint.every=100", "--log.profile={start: 6, steps: 7}"},
+              .other = OtherRank{{8}},
+              .profile = true});
+  EXPECT_FALSE(told.agreed);
+  EXPECT_EQ(told.code, ExitCode::kNumerics);
+  EXPECT_THAT(told.error, AllOf(HasSubstr("outside the model's vocabulary"),
+                                HasSubstr(" Besides: Step 8 was not finite.")));
+  EXPECT_EQ(told.progress.step, 8);
+  EXPECT_FALSE(folder_exists(run_.root() + "/run/profile"));
+}
+
+// Alone it has nobody to wait for. Documents of one token leave step 8 without a target.
+TEST_F(TrainerTest, SaysBothWhereTheStepBeforeOneThatItCannotComputeEndsTheRun) {
+  std::vector<int32_t> damaged = tokens();
+  const auto eos = static_cast<int32_t>(model().vocab_size - 1);
+  std::fill_n(damaged.begin() + 7 * kBatch * kLength, kBatch * kLength, eos);
+  damaged[8 * kBatch * kLength + 5] = model().vocab_size + 7;  // in step 9
+  write_flat_shard(run_.root() + "/tokens.bin", damaged);
+  const Transcript told = run_.train(
+      "run", {.lag = 1,
+              .overrides = {"--data.validation=[]", "--numerics.max_skips_in_a_row=1",
+                            "--checkpoint.every=100", "--log.profile={start: 6, steps: 7}"},
+              .profile = true});
+  EXPECT_TRUE(told.agreed);
+  EXPECT_EQ(told.code, ExitCode::kNumerics);
+  EXPECT_THAT(told.error, AllOf(HasSubstr("outside the model's vocabulary"),
+                                HasSubstr(" Besides: Step 8 was skipped.")));
+  EXPECT_EQ(told.progress.step, 8);
+  EXPECT_TRUE(folder_exists(run_.root() + "/run/profile"));
 }
 
 TEST_F(TrainerTest, ProfilesTheStepsAskedForWithALagToo) {
@@ -315,27 +419,39 @@ TEST_F(TrainerTest, ADryRunCountsTheActivationsOfEveryMode) {
   EXPECT_EQ(kept(Recompute::kLayer), 3 * 1024 * 105);
   EXPECT_EQ(kept(Recompute::kSelective), 3 * 1024 * (105 + 384 + 72));
   EXPECT_EQ(kept(Recompute::kNone), 3 * 1024 * (105 + 384 + 72 + 320 + 288 + 8 + 320));
-  // Before the last layer and in it, with gradients of 24 + 40 floats.
+  // Before the last layer and in it, with gradients of 24 + 40 floats; or behind all layers, with
+  // the stream, its norm and the gradient of that, and 61 logits twice.
   const auto peak = [&](Recompute recompute) {
     return peak_activations(recompute, model_config, model_options(config, model_config),
                             compute_type(config), 1024);
   };
   EXPECT_EQ(peak(Recompute::kLayer), 1024 * (2 * 105 + 1497 + 256));
-  EXPECT_EQ(peak(Recompute::kNone), 1024 * (3 * 1497 + 256));
-  const std::string text = describe_dry_run(config, c10::kCPU, 1);
+  EXPECT_EQ(peak(Recompute::kNone), 1024 * (3 * 1497 + 3 * 96 + 2 * 61 * 4));
+  const std::string text = describe_dry_run(config, "cpu", 1);
   EXPECT_THAT(text, HasSubstr("#   activations kept by the layers for the backward of a "
                               "micro-batch: 1.6 MiB (train.recompute none: 4.4 MiB, selective: "
                               "1.6 MiB, layer: 0.3 MiB)\n"));
-  EXPECT_THAT(text, HasSubstr("#   peak        of a step, without the workspace of libraries and "
-                              "the batch: "));
+  const FlatParameters parameters(parameter_table(model_config, has_router(config)), {},
+                                  compute_type(config), c10::kMeta,
+                                  FlatParameters::Purpose::kTraining, moment_type(config));
+  const auto with_all = [&](Recompute recompute) {
+    return describe_bytes(memory_use(parameters).total() + peak(recompute));
+  };
+  EXPECT_THAT(text, HasSubstr(fmt::format(
+                        "#   peak        of a step, without the workspace of libraries and the "
+                        "batch: {0} (train.recompute none: {1}, selective: {0}, layer: {2})\n",
+                        with_all(Recompute::kSelective), with_all(Recompute::kNone),
+                        with_all(Recompute::kLayer))));
   EXPECT_THAT(text, HasSubstr("#   computes    1 rank on CPU, "));
   EXPECT_THAT(text, HasSubstr("attention: library (blockwise); deterministic\n"));
   EXPECT_THAT(text, Not(HasSubstr("#   warning")));
 }
 
-// The table of docs/architecture.md, without its 19.6 GiB of parameters, gradients and moments.
+// The table of docs/architecture.md, without its 19.6 GiB of parameters, gradients and moments. The
+// first is at the head, the others in the FFN.
 TEST(PeakActivationsTest, AreThoseOfThePapersModel) {
   ModelConfig model = small_config(Architecture::kLlama);
+  model.vocab_size = 32000;
   model.hidden_size = 2048;
   model.intermediate_size = 5632;
   model.layers = 22;
@@ -347,7 +463,7 @@ TEST(PeakActivationsTest, AreThoseOfThePapersModel) {
     return static_cast<double>(peak_activations(recompute, model, options, at::kBFloat16, tokens)) /
            (1 << 30);
   };
-  EXPECT_NEAR(gib(Recompute::kNone, 32768), 57.3 - 19.6, 0.1);
+  EXPECT_NEAR(gib(Recompute::kNone, 32768), 57.6 - 19.6, 0.1);
   EXPECT_NEAR(gib(Recompute::kSelective, 32768), 29.8 - 19.6, 0.1);
   EXPECT_NEAR(gib(Recompute::kLayer, 32768), 24.4 - 19.6, 0.1);
   EXPECT_NEAR(gib(Recompute::kLayer, 262144), 57.9 - 19.6, 0.1);
@@ -358,7 +474,7 @@ TEST_F(TrainerTest, ADryRunRefusesAndWarnsAsTheRunWould) {
     std::vector<std::string> all = {"--model.init_from=" + run_.root() + "/base"};
     all.insert(all.end(), overrides.begin(), overrides.end());
     try {
-      return describe_dry_run(read_run_config(run_.root() + "/run.yaml", all), c10::kCPU, 1);
+      return describe_dry_run(read_run_config(run_.root() + "/run.yaml", all), "cpu", 1);
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::kConfiguration);
       return std::string(error.what());
@@ -410,6 +526,7 @@ TEST_F(WithoutTargetsTest, StepsAreSkippedAndSayWhy) {
   EXPECT_EQ(told.progress.updates, 0);
   EXPECT_EQ(told.progress.skipped, 8);
   EXPECT_TRUE(std::isnan(told.steps.at(0).loss));
+  EXPECT_EQ(told.steps.at(0).targets, 0);
   EXPECT_THAT(told.lines,
               Contains("Step 1: no token of this step has a target in its own document; the step "
                        "is skipped on all ranks."));
