@@ -1,9 +1,9 @@
 #include "trainer/run_folder.h"
 
 #include <filesystem>
-#include <random>
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace swiattn {
 namespace {
@@ -12,12 +12,6 @@ namespace {
   fail(ExitCode::kConfiguration,
        "run.folder: '{}' cannot be used: {} Choose a folder that this user can write.", path,
        reason);
-}
-
-// That nobody else takes.
-std::string temporary_name() {
-  std::random_device digits;
-  return fmt::format(".dry-run.{:08x}{:08x}", digits(), digits());
 }
 
 }  // namespace
@@ -45,7 +39,7 @@ void try_run_folder(FileSystem& files, const std::string& path) {
       refuse_folder(path, fmt::format("'{}' is a file, or a link to nowhere.", there.string()));
     }
   }
-  const std::string trial = there / temporary_name();
+  const std::string trial = there / (".dry-run." + random_digits());
   std::optional<std::string> refusal;
   const auto attempt = [&](const auto& operation) {
     try {

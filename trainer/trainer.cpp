@@ -294,9 +294,10 @@ void Trainer::advance(const StepReport& report) {
 void Trainer::skip(const StepReport& report) {
   ++progress_.skipped;
   ++progress_.skipped_in_a_row;
-  skipped_in_a_row_.add(report.counted > 0 ? SkipReason::kNotFinite : SkipReason::kNoTarget);
+  const bool has_targets = report.counted > 0;
+  skipped_in_a_row_.add(has_targets ? SkipReason::kNotFinite : SkipReason::kNoTarget);
   observer_.warn(fmt::format("Step {}: {}; the step is skipped on all ranks.", progress_.step,
-                             report.counted > 0
+                             has_targets
                                  ? "the loss or a gradient is not finite"
                                  : "no token of this step has a target in its own document"));
   if (config_.numerics.skip_nonfinite &&

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <random>
 
 namespace swiattn {
 namespace {
@@ -70,6 +71,13 @@ bool glob_matches(std::string_view pattern, std::string_view text) {
   }
   while (p < pattern.size() && pattern[p] == '*') ++p;
   return p == pattern.size();
+}
+
+std::string random_digits() {
+  std::random_device device;
+  std::string digits;
+  for (int word = 0; word < 4; ++word) digits += fmt::format("{:08x}", device());
+  return digits;
 }
 
 std::string readable_bytes(uint64_t bytes) {

@@ -19,6 +19,9 @@ std::string shorten(std::string_view text, size_t limit);
 // Shell-like glob of a whole text: * any run, ? one character.
 bool glob_matches(std::string_view pattern, std::string_view text);
 
+// 32 hexadecimal digits by chance, for a name that nobody else takes.
+std::string random_digits();
+
 // "2.33 MiB".
 std::string readable_bytes(uint64_t bytes);
 

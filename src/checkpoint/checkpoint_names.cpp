@@ -1,22 +1,15 @@
 #include "checkpoint/checkpoint_names.h"
 
 #include <charconv>
-#include <random>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "checkpoint/manifest.h"
 
 namespace swiattn {
 namespace {
 
 constexpr std::string_view kTemporary = ".tmp.";
-
-std::string random_digits() {
-  std::random_device device;
-  std::string digits;
-  for (int word = 0; word < 4; ++word) digits += fmt::format("{:08x}", device());
-  return digits;
-}
 
 }  // namespace
 

@@ -110,7 +110,7 @@ at::Tensor norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_r
        inverse_rms.const_data_ptr<float>(), optional_data<float>(router.grad_logits),
        optional_data<float>(router.weight), grad_x.mutable_data_ptr(), weight_sum.arguments,
        router_sum.arguments, rows, width},
-      stream());
+      blocks, stream());
   return grad_x;
 }
 

@@ -54,7 +54,8 @@ struct RmsNormBackwardArguments {
   int64_t rows;   // at least 1
   int64_t width;  // a multiple of 8, at most kMaxRmsNormWidth
 };
-void rms_norm_backward(const RmsNormBackwardArguments& arguments, void* stream);
+// With rms_norm_backward_blocks() blocks, for which the column sums have scratch.
+void rms_norm_backward(const RmsNormBackwardArguments& arguments, int64_t blocks, void* stream);
 int64_t rms_norm_backward_blocks(int64_t rows, int64_t width, bool with_router);
 
 constexpr int64_t kMaxRmsNormWidth = 8192;

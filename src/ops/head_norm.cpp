@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include "ops/rms_norm.h"
-#include "parallel/accumulation_type.h"
 
 namespace swiattn::reference {
 namespace {
@@ -23,9 +22,8 @@ at::Tensor head_norm_forward(const at::Tensor& x, const at::Tensor& weight, doub
 void head_norm_backward(const at::Tensor& grad, const at::Tensor& before, const at::Tensor& weight,
                         double eps, const RotaryTable& table, const GradientTarget& grad_weight) {
   apply_rotary(grad, table, RotaryDirection::kBackward);
-  const at::Tensor wide = rows(before).to(accumulation_type(before.scalar_type()));
-  const at::Tensor inverse_rms = (wide.square().mean(-1) + eps).rsqrt();
-  grad.copy_(rms_norm_backward(rows(grad), {}, rows(before), weight, inverse_rms, grad_weight)
+  const at::Tensor x = rows(before);
+  grad.copy_(rms_norm_backward(rows(grad), {}, x, weight, inverse_rms(x, eps), grad_weight)
                  .view(grad.sizes()));
 }
 

@@ -7,6 +7,7 @@
 #include "base/cuda_check.h"
 #include "ops/column_sum.cuh"
 #include "ops/gpu_kernels.h"
+#include "ops/rotary.cuh"
 #include "ops/row_threads.cuh"
 
 namespace swiattn::gpu {
@@ -66,13 +67,7 @@ __device__ void turn(const HeadNormArguments& a, const Place& place, float direc
   float cosine[kVector], sine[kVector];
   load_floats(a.cosine + place.angles, cosine);
   load_floats(a.sine + place.angles, sine);
-#pragma unroll
-  for (int i = 0; i < kVector; ++i) {
-    const float s = direction * sine[i];
-    const float turned = x[0][i] * cosine[i] - x[1][i] * s;
-    x[1][i] = x[1][i] * cosine[i] + x[0][i] * s;
-    x[0][i] = turned;
-  }
+  turn_pairs(cosine, sine, direction, x[0], x[1]);
 }
 
 __global__ void __launch_bounds__(kThreads) forward(HeadNormArguments a, Bf16* x, Bf16* before) {
@@ -196,13 +191,8 @@ void head_norm_forward(const HeadNormArguments& a, Bf16* x, Bf16* before, void* 
   SWIATTN_CHECK_CUDA(cudaGetLastError());
 }
 
-// As many as run at once.
 int64_t head_norm_backward_blocks(int64_t tokens, int64_t heads, int64_t head_dim) {
-  int device = 0, processors = 0, blocks = 0;
-  SWIATTN_CHECK_CUDA(cudaGetDevice(&device));
-  SWIATTN_CHECK_CUDA(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
-  SWIATTN_CHECK_CUDA(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, backward, kThreads, 0));
-  return std::min(int64_t{processors} * blocks, blocks_of(tokens * heads, head_dim));
+  return std::min(blocks_at_once(backward, kThreads), blocks_of(tokens * heads, head_dim));
 }
 
 void head_norm_backward(const HeadNormArguments& a, Bf16* grad, const Bf16* before,

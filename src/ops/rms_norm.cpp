@@ -6,12 +6,16 @@
 
 namespace swiattn::reference {
 
+at::Tensor inverse_rms(const at::Tensor& x, double eps) {
+  return (x.to(accumulation_type(x.scalar_type())).square().mean(-1) + eps).rsqrt();
+}
+
 RmsNormOutput rms_norm_forward(const at::Tensor& x, const at::Tensor& delta,
                                const at::Tensor& weight, double eps) {
   RmsNormOutput out;
   out.residual = delta.defined() ? x + delta : x;
   const at::Tensor wide = out.residual.to(accumulation_type(x.scalar_type()));
-  out.inverse_rms = (wide.square().mean(-1) + eps).rsqrt();
+  out.inverse_rms = inverse_rms(wide, eps);
   out.normed = (wide * out.inverse_rms.unsqueeze(-1)).to(x.scalar_type()) * weight;
   return out;
 }

@@ -30,6 +30,8 @@ using RmsNormBackward = at::Tensor(const at::Tensor& grad_normed,       // [T, d
                                    const GradientTarget& grad_weight);  // [d]
 
 namespace reference {
+// 1 / sqrt(mean(x^2) + eps) of each row, in the accumulation type.
+at::Tensor inverse_rms(const at::Tensor& x, double eps);
 RmsNormForward rms_norm_forward;
 RmsNormBackward rms_norm_backward;
 }  // namespace reference

@@ -1,7 +1,7 @@
 // Rotary embedding in place: a thread turns eight neighbouring pairs of one head of one token.
 #include "base/cuda_check.h"
 #include "ops/gpu_kernels.h"
-#include "parallel/gpu_vector.cuh"
+#include "ops/rotary.cuh"
 
 namespace swiattn::gpu {
 namespace {
@@ -23,15 +23,8 @@ __global__ void __launch_bounds__(kThreads)
   float b[kVector];
   load(low, 0, a);
   load(high, 0, b);
-  const float* c = cosine + token * half + group * kVector;
-  const float* s = sine + token * half + group * kVector;
-#pragma unroll
-  for (int i = 0; i < kVector; ++i) {
-    const float turn = direction * s[i];
-    const float first = a[i] * c[i] - b[i] * turn;
-    b[i] = b[i] * c[i] + a[i] * turn;
-    a[i] = first;
-  }
+  const int64_t angles = token * half + group * kVector;
+  turn_pairs(cosine + angles, sine + angles, direction, a, b);
   store(low, 0, a);
   store(high, 0, b);
 }

@@ -51,5 +51,12 @@ TEST(Glob, ManyStarsTakeNoExponentialTime) {
   EXPECT_FALSE(glob_matches("*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b", std::string(5000, 'a')));
 }
 
+TEST(RandomDigits, AreOthersEveryTime) {
+  const std::string digits = random_digits();
+  EXPECT_EQ(digits.size(), 32U);
+  EXPECT_EQ(digits.find_first_not_of("0123456789abcdef"), std::string::npos) << digits;
+  EXPECT_NE(random_digits(), digits);
+}
+
 }  // namespace
 }  // namespace swiattn

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cmath>
 #include <functional>
+#include <optional>
 #include <utility>
 
 #include "../model/small_models.h"
@@ -41,6 +42,21 @@ class TrainerTest : public TrainerFixture {
 
   static ModelConfig model() { return small_config(Architecture::kLlama); }
   static std::vector<int32_t> tokens() { return random_documents(3000, model().vocab_size, 6); }
+
+  // Trains on these tokens, but for one of step 9 that the model does not know.
+  void damage_step_9(std::vector<int32_t> tokens) const {
+    tokens[8 * kBatch * kLength + 5] = model().vocab_size + 7;
+    write_flat_shard(run_.root() + "/tokens.bin", tokens);
+  }
+  // Of steps 6 to 12, which are profiled.
+  Transcript end_at_the_first_skip(const std::optional<OtherRank>& other) const {
+    return run_.train(
+        "run", {.lag = 1,
+                .overrides = {"--data.validation=[]", "--numerics.max_skips_in_a_row=1",
+                              "--checkpoint.every=100", "--log.profile={start: 6, steps: 7}"},
+                .other = other,
+                .profile = true});
+  }
 };
 
 TEST_F(TrainerTest, TellsEveryStepOnceAndInOrder) {
@@ -285,9 +301,7 @@ TEST_P(StopTest, SavesAndGoesOnToTheSameEnd) {
 INSTANTIATE_TEST_SUITE_P(Steps, StopTest, testing::Values(1, 4, 5, 6, 7, 11, 12));
 
 TEST_F(TrainerTest, TellsTheStepsBeforeOneWhoseDataCannotBeRead) {
-  std::vector<int32_t> damaged = tokens();
-  damaged[8 * kBatch * kLength + 5] = model().vocab_size + 7;  // in step 9
-  write_flat_shard(run_.root() + "/tokens.bin", damaged);
+  damage_step_9(tokens());
   const Transcript told = same({"--data.validation=[]"});
   EXPECT_THAT(told.error, HasSubstr("outside the model's vocabulary"));
   EXPECT_EQ(told.progress.step, 8);
@@ -297,15 +311,8 @@ TEST_F(TrainerTest, TellsTheStepsBeforeOneWhoseDataCannotBeRead) {
 // This rank cannot take part in step 9, in which the others wait for it, when it is told that step
 // 8 ends the run: it must neither call them together nor leave in silence.
 TEST_F(TrainerTest, LeavesAloneWhereTheStepBeforeOneThatItCannotComputeEndsTheRun) {
-  std::vector<int32_t> damaged = tokens();
-  damaged[8 * kBatch * kLength + 5] = model().vocab_size + 7;  // in step 9
-  write_flat_shard(run_.root() + "/tokens.bin", damaged);
-  const Transcript told = run_.train(
-      "run", {.lag = 1,
-              .overrides = {"--data.validation=[]", "--numerics.max_skips_in_a_row=1",
-                            "--checkpoint.every=100", "--log.profile={start: 6, steps: 7}"},
-              .other = OtherRank{{8}},
-              .profile = true});
+  damage_step_9(tokens());
+  const Transcript told = end_at_the_first_skip(OtherRank{{8}});
   EXPECT_FALSE(told.agreed);
   EXPECT_EQ(told.code, ExitCode::kNumerics);
   EXPECT_THAT(told.error, AllOf(HasSubstr("outside the model's vocabulary"),
@@ -316,16 +323,11 @@ TEST_F(TrainerTest, LeavesAloneWhereTheStepBeforeOneThatItCannotComputeEndsTheRu
 
 // Alone it has nobody to wait for. Documents of one token leave step 8 without a target.
 TEST_F(TrainerTest, SaysBothWhereTheStepBeforeOneThatItCannotComputeEndsTheRun) {
-  std::vector<int32_t> damaged = tokens();
+  std::vector<int32_t> some = tokens();
   const auto eos = static_cast<int32_t>(model().vocab_size - 1);
-  std::fill_n(damaged.begin() + 7 * kBatch * kLength, kBatch * kLength, eos);
-  damaged[8 * kBatch * kLength + 5] = model().vocab_size + 7;  // in step 9
-  write_flat_shard(run_.root() + "/tokens.bin", damaged);
-  const Transcript told = run_.train(
-      "run", {.lag = 1,
-              .overrides = {"--data.validation=[]", "--numerics.max_skips_in_a_row=1",
-                            "--checkpoint.every=100", "--log.profile={start: 6, steps: 7}"},
-              .profile = true});
+  std::fill_n(some.begin() + 7 * kBatch * kLength, kBatch * kLength, eos);
+  damage_step_9(some);
+  const Transcript told = end_at_the_first_skip(std::nullopt);
   EXPECT_TRUE(told.agreed);
   EXPECT_EQ(told.code, ExitCode::kNumerics);
   EXPECT_THAT(told.error, AllOf(HasSubstr("outside the model's vocabulary"),
