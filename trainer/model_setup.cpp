@@ -162,7 +162,7 @@ CausalLmOptions model_options(const RunConfig& config, const ModelConfig& model)
 bool replays_training(const RunConfig& config, const ModelConfig& model, c10::Device device) {
   return device.is_cuda() && compute_type(config) == at::kBFloat16 &&
          config.train.recompute == TrainSection::Recompute::kNone &&
-         config.regularizer.kind != RegularizerSection::Kind::kTargetRatio &&
+         !steers_ratio(config) &&
          is_bound_by_launches(config.train.micro_batch * config.data.sequence_length,
                               model.hidden_size);
 }
@@ -269,6 +269,10 @@ HybridAttention hybrid_attention(const RunConfig& config) {
 }
 
 bool has_router(const RunConfig& config) { return hybrid_attention(config).has_router(); }
+
+bool steers_ratio(const RunConfig& config) {
+  return has_router(config) && config.regularizer.kind == RegularizerSection::Kind::kTargetRatio;
+}
 
 std::vector<std::string> frozen_tensors(const std::vector<ParameterUnit>& units,
                                         const std::vector<std::string>& globs) {

@@ -59,6 +59,9 @@ std::vector<std::string> start_warnings(const RunConfig& config, const ModelConf
 // Whether the layers have trained routers.
 bool has_router(const RunConfig& config);
 
+// Whether gamma moves from step to step, to steer the routers: regularizer.kind target_ratio.
+bool steers_ratio(const RunConfig& config);
+
 // The tensors that train.freeze freezes: globs over names, the last match wins, "!glob" frees.
 // Throws Error{kConfiguration} for a glob that matches nothing, and when nothing is left to train.
 std::vector<std::string> frozen_tensors(const std::vector<ParameterUnit>& units,

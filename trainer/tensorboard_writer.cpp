@@ -85,7 +85,7 @@ TensorboardWriter::TensorboardWriter(FileSystem& files, const std::string& folde
   }
   write_record(event(0, 3, "brain.Event:2"));
   const std::string session_start = key(1, kVarint) + varint(1);  // SessionLog.status = START
-  if (resumed_step > 0) write_record(event(resumed_step + 1, 7, session_start));
+  write_record(event(resumed_step + 1, 7, session_start));
 }
 
 void TensorboardWriter::record(const StepMetrics& metrics) {

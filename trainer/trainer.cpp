@@ -83,7 +83,7 @@ Trainer::Trainer(const Parts& parts, const TrainingProgress& progress, BatchStre
       batches_(std::move(stream), progress.step + 1),
       validation_(std::move(validation)) {
   optimizer_.set_updates(progress_.updates);
-  if (config_.regularizer.kind == RegularizerSection::Kind::kTargetRatio) {
+  if (steers_ratio(config_)) {
     model_.set_gamma(progress_.gamma);
     lag_ = 0;  // every step is computed with what the ratio of the one before has made of gamma
   }
@@ -283,7 +283,7 @@ void Trainer::advance(const StepReport& report) {
   } else {
     skip(report);
   }
-  if (config_.regularizer.kind == RegularizerSection::Kind::kTargetRatio) {
+  if (steers_ratio(config_)) {
     progress_.gamma =
         next_gamma(progress_.gamma, report.full_ratio(), *config_.regularizer.target_ratio);
     model_.set_gamma(progress_.gamma);
