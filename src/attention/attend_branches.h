@@ -10,7 +10,7 @@ namespace swiattn::gpu {
 
 // Both branches of every token, and the one taken, in one pass:
 //
-//   out = o_full where routed, else o_near;   difference = o_full - o_near;   log-sum-exps likewise
+//   out = o_full where routed, else o_near;   logsumexp likewise;   difference = o_full - o_near
 //
 // The difference is formed like that of attend_rows(). For compute capability 9.0 alone. A failed
 // launch throws std::runtime_error.
@@ -20,14 +20,12 @@ struct AttendBranchesArguments {
   KeyValues keys;
   const int64_t* position;  // [T] index in the document
   int64_t window;
-  const bool* route;      // [T]
-  Bf16* out;              // [T, Hq, D]
-  Bf16* difference;       // [T, Hq, D]
-  float* logsumexp;       // [Hq, T] natural logarithms
-  float* logsumexp_near;  // [Hq, T]
-  float* logsumexp_full;  // [Hq, T]
-  float* squares;         // [Hq, T] sums of the difference's squares before rounding
-  int32_t* next_item;     // [1] workspace, 0
+  const bool* route;   // [T]
+  Bf16* out;           // [T, Hq, D]
+  Bf16* difference;    // [T, Hq, D]
+  float* logsumexp;    // [Hq, T] natural logarithm, of the branch taken
+  float* squares;      // [Hq, T] sums of the difference's squares before rounding
+  int32_t* next_item;  // [1] workspace, 0
 };
 void attend_branches_sm90(const AttendBranchesArguments& arguments, void* stream);
 

@@ -221,12 +221,8 @@ class Worker {
   __device__ void put_statistics(int half, bool routed, float full_base2, float squares) {
     const int own = token(half);
     if (own < 0 || Fragment().first_column != 0) return;
-    const bool has_far = a_.position[own] >= a_.window;
-    const float near = kLn2 * near_logsumexp_[half];
-    const float full = has_far ? kLn2 * full_base2 : near;
-    a_.logsumexp_near[statistic(own)] = near;
-    a_.logsumexp_full[statistic(own)] = full;
-    a_.logsumexp[statistic(own)] = routed ? full : near;
+    const bool full = routed && a_.position[own] >= a_.window;
+    a_.logsumexp[statistic(own)] = kLn2 * (full ? full_base2 : near_logsumexp_[half]);
     a_.squares[statistic(own)] = squares;
   }
 

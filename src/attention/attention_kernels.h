@@ -17,15 +17,15 @@ using Bf16 = void;  // an array of __nv_bfloat16
 //
 //   lse_full   = logaddexp(lse_near, lse_far)
 //   difference = exp(lse_far - lse_full) (o_far - o_near)             = o_full - o_near
-//   out        = o_near + difference where routed, else o_near;       logsumexp likewise
+//   out        = o_near + difference where routed, else o_near
+//   logsumexp  = lse_full where routed, else lse_near
 //
 // Nothing is far of a row whose position is below the window: its far operands are neither read nor
 // do they matter, and its difference is exactly 0. The same holds for a row and head whose far
 // log-sum-exp is infinite, whatever its sign (libraries mark empty rows with either).
 //
-// `out` may be `near` itself (then only the routed rows are written), `difference` may be `far`,
-// `logsumexp` may be `near_logsumexp` and `logsumexp_full` may be `far_logsumexp`; nothing else may
-// overlap.
+// `out` may be `near` itself (then only the routed rows are written), `difference` may be `far` and
+// `logsumexp` may be `near_logsumexp`; nothing else may overlap.
 struct MergeBranchesArguments {
   const Bf16* near;             // [tokens, heads, head_dim] o_near
   const Bf16* far;              // [tokens, heads, head_dim] o_far
@@ -36,7 +36,6 @@ struct MergeBranchesArguments {
   Bf16* out;                    // [tokens, heads, head_dim] of the branch taken
   Bf16* difference;             // [tokens, heads, head_dim]
   float* logsumexp;             // [heads, tokens] of the branch taken
-  float* logsumexp_full;        // [heads, tokens]
   float* disagreement;          // [tokens] disagreement_scale * sum of difference^2 before rounding
   int64_t tokens;
   int64_t heads;     // at most 512

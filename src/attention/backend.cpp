@@ -36,11 +36,10 @@ SwitchSaved AttentionBackend::merge(Attended near, Attended far, const at::Tenso
   const at::ScalarType wide = accumulation_type(type);
   SwitchSaved saved;
   saved.route = route;
-  saved.logsumexp_near = near.logsumexp;
-  saved.logsumexp_full = at::logaddexp(near.logsumexp, far.logsumexp);
-  saved.logsumexp = at::where(route, saved.logsumexp_full, saved.logsumexp_near);
+  const at::Tensor logsumexp_full = at::logaddexp(near.logsumexp, far.logsumexp);
+  saved.logsumexp = at::where(route, logsumexp_full, near.logsumexp);
   const at::Tensor far_share =
-      (far.logsumexp - saved.logsumexp_full).exp().t().unsqueeze(-1);  // [T, Hq, 1]
+      (far.logsumexp - logsumexp_full).exp().t().unsqueeze(-1);  // [T, Hq, 1]
   const at::Tensor near_out = near.out.to(wide);
   const at::Tensor difference = far_share * (far.out.to(wide) - near_out);
   saved.out =
@@ -88,14 +87,18 @@ at::Tensor AttentionBackend::attend_routed(const at::Tensor& qkv, const at::Tens
 }
 
 // One near backward finishes the window rows and the near part of the full rows; the far backward
-// adds the far part of the full rows. Both see the row's final output and log-sum-exp.
+// adds the far part of the full rows. Both see the row's final output and log-sum-exp; that of a
+// window row may be less than its true one over the far keys, whence a larger one there.
 at::Tensor AttentionBackend::switch_backward(const at::Tensor& grad_out, const at::Tensor& qkv,
                                              const SwitchSaved& saved, const DocumentLayout& layout,
                                              const AttentionShape& shape,
                                              const at::Tensor& grad_qkv) const {
+  constexpr double kMoreThanAny = 1e30;
+  const at::Tensor of_full_rows =
+      saved.logsumexp.masked_fill(saved.route.logical_not(), kMoreThanAny);
   backward(Band::kNear, grad_out, qkv, {saved.out, saved.logsumexp}, {}, layout, shape, grad_qkv,
            GradientMode::kWrite);
-  backward(Band::kFar, grad_out, qkv, {saved.out, saved.logsumexp_full}, saved.route, layout, shape,
+  backward(Band::kFar, grad_out, qkv, {saved.out, of_full_rows}, saved.route, layout, shape,
            grad_qkv, GradientMode::kAdd);
   return gate_gradient(grad_out, saved, layout, shape);
 }

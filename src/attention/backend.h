@@ -50,13 +50,11 @@ enum class DisagreementReduction { kMean, kSum };
 // Both branches of every token, or of those that `both` marks, merged: what the backward needs, and
 // what the loss reads.
 struct SwitchSaved {
-  at::Tensor out;             // [T, Hq, D] o of the branch taken
-  at::Tensor difference;      // [T, Hq, D] o_full - o_swa, exactly 0 where nothing is far
-  at::Tensor logsumexp;       // [Hq, T] of the branch taken
-  at::Tensor logsumexp_near;  // [Hq, T]; of attend_sampled() it may be undefined
-  at::Tensor logsumexp_full;  // [Hq, T]; likewise
-  at::Tensor disagreement;    // [T] of ||o_full - o_swa||^2, accumulation type
-  at::Tensor route;           // [T] bool: full attention
+  at::Tensor out;           // [T, Hq, D] o of the branch taken
+  at::Tensor difference;    // [T, Hq, D] o_full - o_swa, exactly 0 where nothing is far
+  at::Tensor logsumexp;     // [Hq, T] of the branch taken
+  at::Tensor disagreement;  // [T] of ||o_full - o_swa||^2, accumulation type
+  at::Tensor route;         // [T] bool: full attention
   // [T] bool: the tokens with a difference; undefined: all. Of the others `difference` holds
   // anything and is not read, and the disagreement is 0.
   at::Tensor both;
@@ -74,9 +72,9 @@ class AttentionBackend {
                            const AttentionShape& shape) const = 0;
 
   // The gradient through the keys of one band, given the FINAL output and log-sum-exp of each row.
-  // `rows` [T] bool limits it to the rows it marks (undefined: all); the log-sum-exp of a marked
-  // row must be at least its true one over the band. Into `grad_qkv` [T, (Hq + 2 Hkv) D] as `mode`
-  // says.
+  // `rows` [T] bool limits it to the rows it marks (undefined: all); the log-sum-exp of every row,
+  // marked or not, must be at least its true one over the band. Into `grad_qkv`
+  // [T, (Hq + 2 Hkv) D] as `mode` says.
   virtual void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv,
                         const Attended& final, const at::Tensor& rows, const DocumentLayout& layout,
                         const AttentionShape& shape, const at::Tensor& grad_qkv,

@@ -87,7 +87,7 @@ class FusedBackend final : public AttentionBackend {
     return listed_switch_backward(grad_out, qkv, saved, layout, shape, grad_qkv);
   }
 
-  // In place: the branch taken replaces the near one's output, the difference the far one's.
+  // In place: the branch taken replaces the near one, the difference the far one's output.
   SwitchSaved merge(Attended near, Attended far, const at::Tensor& route,
                     const DocumentLayout& layout, const AttentionShape& shape,
                     DisagreementReduction reduction) const override {
@@ -96,7 +96,6 @@ class FusedBackend final : public AttentionBackend {
                                      reduction);
     }
     SwitchSaved saved;
-    saved.logsumexp = at::empty_like(near.logsumexp);
     saved.disagreement = at::empty({layout.tokens}, near.logsumexp.options());
     const double count = static_cast<double>(shape.heads * shape.head_dim);
     gpu::merge_branches(
@@ -104,16 +103,14 @@ class FusedBackend final : public AttentionBackend {
          near.logsumexp.const_data_ptr<float>(), far.logsumexp.const_data_ptr<float>(),
          route.const_data_ptr<bool>(), layout.position.const_data_ptr<int64_t>(),
          near.out.mutable_data_ptr(), far.out.mutable_data_ptr(),
-         saved.logsumexp.mutable_data_ptr<float>(), far.logsumexp.mutable_data_ptr<float>(),
-         saved.disagreement.mutable_data_ptr<float>(), layout.tokens, shape.heads, shape.head_dim,
-         shape.window,
+         near.logsumexp.mutable_data_ptr<float>(), saved.disagreement.mutable_data_ptr<float>(),
+         layout.tokens, shape.heads, shape.head_dim, shape.window,
          static_cast<float>(reduction == DisagreementReduction::kMean ? 1.0 / count : 1.0)},
         stream());
     saved.route = route;
     saved.out = std::move(near.out);
     saved.difference = std::move(far.out);
-    saved.logsumexp_near = std::move(near.logsumexp);
-    saved.logsumexp_full = std::move(far.logsumexp);
+    saved.logsumexp = std::move(near.logsumexp);
     return saved;
   }
 

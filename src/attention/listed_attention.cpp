@@ -213,14 +213,11 @@ SwitchSaved listed_switch_forward(const at::Tensor& qkv, const at::Tensor& route
   saved.out = at::empty(query.sizes(), qkv.options());
   saved.difference = at::empty_like(saved.out);
   saved.logsumexp = at::empty_like(squares);
-  saved.logsumexp_near = at::empty_like(squares);
-  saved.logsumexp_full = at::empty_like(squares);
   gpu::attend_branches_sm90(
       {data(query), query.stride(0), key_values(qkv, shape),
        layout.position.const_data_ptr<int64_t>(), shape.window, route.const_data_ptr<bool>(),
        saved.out.mutable_data_ptr(), saved.difference.mutable_data_ptr(),
-       data_as<float>(saved.logsumexp), data_as<float>(saved.logsumexp_near),
-       data_as<float>(saved.logsumexp_full), data_as<float>(squares), data_as<int32_t>(next_item)},
+       data_as<float>(saved.logsumexp), data_as<float>(squares), data_as<int32_t>(next_item)},
       stream());
   saved.disagreement = disagreement_of(squares, shape, reduction);
   return saved;

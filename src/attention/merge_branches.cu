@@ -35,7 +35,6 @@ __device__ void merge_logsumexps(const MergeBranchesArguments& a, int64_t first,
     const float far = has_far ? a.far_logsumexp[at] : -INFINITY;
     const float full = isinf(far) ? near : log_add_exp(near, far);
     share[i] = isinf(far) ? 0.0F : expf(far - full);
-    a.logsumexp_full[at] = full;
     a.logsumexp[at] = routed ? full : near;
   }
 }

@@ -16,7 +16,8 @@ SwitchSaved switch_attention_forward(const AttentionBackend& backend, const at::
 
 namespace {
 
-// Every token's both branches, for a gradient that reaches their difference.
+// Every token's both branches, for a gradient that reaches their difference. Their log-sum-exps are
+// computed again: no other backward has need of that of the branch not taken.
 void both_branches_backward(const AttentionBackend& backend, const at::Tensor& grad_out,
                             const at::Tensor& grad_difference, const at::Tensor& qkv,
                             const SwitchSaved& saved, const DocumentLayout& layout,
@@ -25,10 +26,13 @@ void both_branches_backward(const AttentionBackend& backend, const at::Tensor& g
   const at::Tensor near_out = saved.out - route * saved.difference;
   const at::Tensor grad_full = grad_out * route + grad_difference;
   const at::Tensor grad_near = grad_out * (1 - route) - grad_difference;
-  backend.backward(Band::kFull, grad_full, qkv, {near_out + saved.difference, saved.logsumexp_full},
-                   {}, layout, shape, grad_qkv, GradientMode::kWrite);
-  backend.backward(Band::kNear, grad_near, qkv, {near_out, saved.logsumexp_near}, {}, layout, shape,
-                   grad_qkv, GradientMode::kAdd);
+  const at::Tensor lse_near = backend.forward(Band::kNear, qkv, layout, shape).logsumexp;
+  const at::Tensor lse_full =
+      at::logaddexp(lse_near, backend.forward(Band::kFar, qkv, layout, shape).logsumexp);
+  backend.backward(Band::kFull, grad_full, qkv, {near_out + saved.difference, lse_full}, {}, layout,
+                   shape, grad_qkv, GradientMode::kWrite);
+  backend.backward(Band::kNear, grad_near, qkv, {near_out, lse_near}, {}, layout, shape, grad_qkv,
+                   GradientMode::kAdd);
 }
 
 }  // namespace

@@ -37,7 +37,7 @@ int64_t kept_bytes_per_token(Recompute recompute, const ModelConfig& config,
 
   const int64_t out = config.heads * config.head_dim * element;
   const int64_t logsumexp = config.heads * wide;
-  bytes += chooses ? 2 * out + 3 * logsumexp : out + logsumexp;
+  bytes += logsumexp + (chooses ? 2 * out : out);
   if (recompute == Recompute::kSelective) return bytes;
 
   const int64_t projected = config.heads + 2 * config.kv_heads;

@@ -37,8 +37,7 @@ struct LayerSaved {
   void drop(Recompute recompute);
 };
 
-// The bytes a token that wait for a layer's backward. Where far rows are sampled it may be less by
-// two log-sum-exps, which our kernels then have no need of.
+// The bytes a token that wait for a layer's backward.
 int64_t kept_bytes_per_token(Recompute recompute, const ModelConfig& config,
                              LayerAttention attention, const Gate& gate,
                              at::ScalarType compute_type);

@@ -50,9 +50,9 @@ struct Operands {
 };
 
 struct Merged {
-  at::Tensor out, difference;            // [T, Hq, D]
-  at::Tensor logsumexp, logsumexp_full;  // [Hq, T]
-  at::Tensor disagreement;               // [T], the sum
+  at::Tensor out, difference;  // [T, Hq, D]
+  at::Tensor logsumexp;        // [Hq, T]
+  at::Tensor disagreement;     // [T], the sum
 };
 
 void merge(const Operands& in, const Merged& to, float scale) {
@@ -61,23 +61,21 @@ void merge(const Operands& in, const Merged& to, float scale) {
        in.far_logsumexp.const_data_ptr<float>(), in.route.const_data_ptr<bool>(),
        in.position.const_data_ptr<int64_t>(), to.out.mutable_data_ptr(),
        to.difference.mutable_data_ptr(), to.logsumexp.mutable_data_ptr<float>(),
-       to.logsumexp_full.mutable_data_ptr<float>(), to.disagreement.mutable_data_ptr<float>(),
-       in.near.size(0), in.near.size(1), in.near.size(2), in.window, scale},
+       to.disagreement.mutable_data_ptr<float>(), in.near.size(0), in.near.size(1), in.near.size(2),
+       in.window, scale},
       stream());
 }
 
 Merged merge_elsewhere(const Operands& in, float scale) {
   const Merged to{
       unwritten(in.near.sizes(), at::kBFloat16), unwritten(in.near.sizes(), at::kBFloat16),
-      unwritten(in.near_logsumexp.sizes(), at::kFloat),
       unwritten(in.near_logsumexp.sizes(), at::kFloat), unwritten(in.route.sizes(), at::kFloat)};
   merge(in, to, scale);
   return to;
 }
 
 Merged merge_in_place(const Operands& in, float scale) {
-  const Merged to{in.near, in.far, in.near_logsumexp, in.far_logsumexp,
-                  unwritten(in.route.sizes(), at::kFloat)};
+  const Merged to{in.near, in.far, in.near_logsumexp, unwritten(in.route.sizes(), at::kFloat)};
   merge(in, to, scale);
   return to;
 }
@@ -96,9 +94,9 @@ Merged judge(const Operands& in) {
   const at::Tensor far = in.far.to(at::kDouble).masked_fill(~some_rows, 0.0);
 
   Merged to;
-  to.logsumexp_full = at::logaddexp(near_logsumexp, far_logsumexp);
-  to.logsumexp = at::where(in.route, to.logsumexp_full, near_logsumexp);
-  to.difference = (far_logsumexp - to.logsumexp_full).exp().t().unsqueeze(-1) * (far - near);
+  const at::Tensor full_logsumexp = at::logaddexp(near_logsumexp, far_logsumexp);
+  to.logsumexp = at::where(in.route, full_logsumexp, near_logsumexp);
+  to.difference = (far_logsumexp - full_logsumexp).exp().t().unsqueeze(-1) * (far - near);
   to.out = at::where(in.route.view({-1, 1, 1}), near + to.difference, near);
   to.disagreement = to.difference.square().sum({1, 2});
   return to;
@@ -115,7 +113,6 @@ void expect_close(const at::Tensor& found, const at::Tensor& expected, double re
 
 // One rounding to bfloat16 is 2^-8 = 3.91e-3 of the value at most; the rest is float32's.
 void expect_merged(const Merged& found, const Merged& expected, double scale) {
-  expect_close(found.logsumexp_full, expected.logsumexp_full, 1e-6, 1e-6, "full log-sum-exp");
   expect_close(found.logsumexp, expected.logsumexp, 1e-6, 1e-6, "log-sum-exp");
   expect_close(found.difference, expected.difference, 3.93e-3, 1e-30, "difference");
   expect_close(found.out, expected.out, 3.93e-3, 1e-5, "out");
@@ -209,7 +206,6 @@ TEST_P(AttentionKernelsTest, MergesBothBranches) {
       EXPECT_TRUE(at::equal(in_place.out, elsewhere.out));
       EXPECT_TRUE(at::equal(in_place.difference, elsewhere.difference));
       EXPECT_TRUE(at::equal(in_place.logsumexp, elsewhere.logsumexp));
-      EXPECT_TRUE(at::equal(in_place.logsumexp_full, elsewhere.logsumexp_full));
       EXPECT_TRUE(at::equal(in_place.disagreement, elsewhere.disagreement));
     }
   }
@@ -290,7 +286,7 @@ TEST(LargeAttentionKernelsTest, ElementsBeyondTwoToThe31) {
   const auto rows = [&](const at::Tensor& x) { return x.narrow(0, kTokens - kTail, kTail); };
   const auto columns = [&](const at::Tensor& x) { return x.narrow(1, kTokens - kTail, kTail); };
   expect_merged({rows(merged.out), rows(merged.difference), columns(merged.logsumexp),
-                 columns(merged.logsumexp_full), rows(merged.disagreement)},
+                 rows(merged.disagreement)},
                 judge(tail), 1.0);
 
   const at::Tensor found = unwritten({kTokens}, at::kFloat);

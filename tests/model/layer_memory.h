@@ -18,9 +18,8 @@ inline std::vector<at::Tensor> saved_tensors(const LayerSaved& saved) {
     all.insert(all.end(), {norm.residual, norm.normed, norm.inverse_rms});
   }
   const SwitchSaved& attention = saved.attention;
-  all.insert(all.end(),
-             {attention.out, attention.difference, attention.logsumexp, attention.logsumexp_near,
-              attention.logsumexp_full, attention.disagreement, attention.route, attention.both});
+  all.insert(all.end(), {attention.out, attention.difference, attention.logsumexp,
+                         attention.disagreement, attention.route, attention.both});
   return all;
 }
 
