@@ -7,11 +7,9 @@
 
 #include <cstdint>
 
-namespace swiattn::gpu::ampere {
+#include "attention/shared_address.cuh"
 
-__device__ inline uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
+namespace swiattn::gpu::ampere {
 
 // threadIdx.x, read anew: what follows from it then occupies no registers from one use to the next.
 __device__ inline uint32_t reread_thread() {
@@ -80,13 +78,6 @@ __device__ inline void multiply(float (&sum)[4], const uint32_t (&left)[4], uint
       " {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
       : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right0), "r"(right1));
-}
-
-// 2^x within two units in the last place; subnormal results are 0.
-__device__ inline float power_of_two(float x) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
 }
 
 }  // namespace swiattn::gpu::ampere

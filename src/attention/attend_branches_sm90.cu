@@ -8,6 +8,7 @@
 
 #include "attention/attend_branches.h"
 #include "attention/branch_shares.cuh"
+#include "attention/head_width.h"
 #include "attention/key_walk.cuh"
 #include "attention/running_attention.cuh"
 #include "attention/softmax_rows.cuh"
@@ -114,7 +115,7 @@ class Worker {
   }
 
   __device__ void walk(int begin, int end) {
-    sums_.attend(shared_.keys, hopper::shared_address(shared_.query[0][computing_group() * 64]),
+    sums_.attend(shared_.keys, shared_address(shared_.query[0][computing_group() * 64]),
                  a_.keys.scale * kLog2E, walk_, sight_, begin, end);
   }
 
@@ -140,7 +141,7 @@ class Worker {
       for (int j = 0; j < kHeadDim / 8; ++j) {
         float& x = sums_.out[4 * j + 2 * half];
         float& y = sums_.out[4 * j + 2 * half + 1];
-        *near(2 * j + half) = pack(x * inverse, y * inverse);
+        *near(2 * j + half) = pack_pair(x * inverse, y * inverse);
         x = y = 0.0F;
       }
     }
@@ -168,8 +169,8 @@ class Worker {
 #pragma unroll
     for (int i = 0; i < kHeadDim / 4; ++i) near_pairs[i] = *near(i);
     wait_for_group();  // all have read before any writes
-    const uint32_t out = hopper::shared_address(shared_.out[computing_group()]);
-    const uint32_t difference = hopper::shared_address(shared_.difference[computing_group()]);
+    const uint32_t out = shared_address(shared_.out[computing_group()]);
+    const uint32_t difference = shared_address(shared_.difference[computing_group()]);
 #pragma unroll
     for (int j = 0; j < kHeadDim / 8; j += 2) {
       uint32_t chosen[4], far[4];
@@ -181,8 +182,8 @@ class Worker {
         const int e = 4 * (j + i / 2) + 2 * half;
         const float2 d = shares[half].difference(sums_.out[e], sums_.out[e + 1], near);
         squares[half] += d.x * d.x + d.y * d.y;
-        far[i] = pack(d.x, d.y);
-        chosen[i] = routed[half] ? pack(near.x + d.x, near.y + d.y) : near_pair;
+        far[i] = pack_pair(d.x, d.y);
+        chosen[i] = routed[half] ? pack_pair(near.x + d.x, near.y + d.y) : near_pair;
       }
       const uint32_t at = block_offset(j);
       hopper::store_matrices(out + at, chosen[0], chosen[1], chosen[2], chosen[3]);
@@ -318,9 +319,8 @@ void attend_branches_sm90(const AttendBranchesArguments& arguments, void* stream
   AttendBranchesArguments a = arguments;
   if (a.keys.tokens == 0) return;
   a.window = std::min(a.window, a.keys.tokens);  // as good as any longer one
-  with_head_dim(a.keys.head_dim, [&](auto head_dim) {
-    launch<decltype(head_dim)::value>(a, static_cast<cudaStream_t>(stream));
-  });
+  with_head_dim(a.keys.head_dim,
+                [&](auto head_dim) { launch<decltype(head_dim)::value>(a, as_stream(stream)); });
 }
 
 }  // namespace swiattn::gpu

@@ -15,9 +15,8 @@
 // 80 KiB of shared memory at D 128, 64 at D 64; two blocks fit on a multiprocessor of an A100.
 #include <cuda_runtime.h>
 
-#include <stdexcept>
-
 #include "attention/branch_shares.cuh"
+#include "attention/head_width.h"
 #include "attention/listed_tile.cuh"
 #include "attention/softmax_rows.cuh"
 #include "attention/tile_stream.cuh"
@@ -189,7 +188,7 @@ class Worker {
     for (int m = 0; m < kM; ++m) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const float factor = power_of_two(state_[m][h].largest - finite(raised[m][h]));
+        const float factor = exp2_approximate(state_[m][h].largest - finite(raised[m][h]));
         state_[m][h].largest = raised[m][h];
         state_[m][h].sum *= factor;
 #pragma unroll
@@ -210,7 +209,7 @@ class Worker {
         const float base = finite(state.largest);
 #pragma unroll
         for (int n = 0; n < kKeys / 8; ++n) {
-          scores[m][n][e] = power_of_two(scores[m][n][e] * scale_ - base);
+          scores[m][n][e] = exp2_approximate(scores[m][n][e] * scale_ - base);
           state.sum += scores[m][n][e];
         }
       }
@@ -266,9 +265,8 @@ void launch(const AttendRowsArguments& a, cudaStream_t stream) {
 
 void attend_rows_sm80(const AttendRowsArguments& a, void* stream) {
   if (a.keys.tokens == 0) return;
-  if (a.keys.head_dim == 64) return launch<64>(a, as_stream(stream));
-  if (a.keys.head_dim == 128) return launch<128>(a, as_stream(stream));
-  throw std::runtime_error("The kernels of listed rows have head widths 64 and 128.");
+  with_head_dim(a.keys.head_dim,
+                [&](auto head_dim) { launch<decltype(head_dim)::value>(a, as_stream(stream)); });
 }
 
 }  // namespace swiattn::gpu

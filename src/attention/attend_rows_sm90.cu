@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include "attention/branch_shares.cuh"
+#include "attention/head_width.h"
 #include "attention/listed_kernels.h"
 #include "attention/listed_row_walk.cuh"
 #include "attention/running_attention.cuh"
@@ -50,7 +51,7 @@ class Worker {
   __device__ void run() {
     KeyStages<kHeadDim>& keys = shared_.keys;
     keys.wait_for_rows();
-    const uint32_t query = hopper::shared_address(shared_.query[0][computing_group() * 64]);
+    const uint32_t query = shared_address(shared_.query[0][computing_group() * 64]);
     sums_.attend(keys, query, a_.keys.scale * kLog2E, walk_, rows_.sight, walk_.first_step,
                  walk_.end_step);
     if constexpr (kDifference) {
@@ -161,9 +162,8 @@ void launch(const AttendRowsArguments& a, cudaStream_t stream) {
 
 void attend_rows_sm90(const AttendRowsArguments& a, void* stream) {
   if (a.keys.tokens == 0) return;
-  with_head_dim(a.keys.head_dim, [&](auto head_dim) {
-    launch<decltype(head_dim)::value>(a, static_cast<cudaStream_t>(stream));
-  });
+  with_head_dim(a.keys.head_dim,
+                [&](auto head_dim) { launch<decltype(head_dim)::value>(a, as_stream(stream)); });
 }
 
 }  // namespace swiattn::gpu

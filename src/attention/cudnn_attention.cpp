@@ -26,7 +26,6 @@ namespace {
 
 // Before 9.18.1: wrong results in 9.10, 9.14 and 9.15, and in the backward of packed documents.
 constexpr size_t kOldestCudnn = 91801;
-constexpr int64_t kDenseMultiple = 128;
 constexpr int64_t kAlignedElements = 8;  // 16 bytes of bfloat16
 
 using Call = CudnnAttentionCall;
@@ -151,8 +150,9 @@ std::string not_covered(const Call& call, const Gradients* gradients) {
   if (call.documents != nullptr && major != 9 && major != 10) {
     return fmt::format("no packed documents on compute capability {}.x", major);
   }
-  if (call.documents == nullptr && call.q.size(2) % kDenseMultiple != 0) {
-    return fmt::format("the length {} is not a multiple of {}", call.q.size(2), kDenseMultiple);
+  constexpr int64_t kMultiple = CudnnAttention::kDenseMultiple;
+  if (call.documents == nullptr && call.q.size(2) % kMultiple != 0) {
+    return fmt::format("the length {} is not a multiple of {}", call.q.size(2), kMultiple);
   }
   return {};
 }

@@ -46,6 +46,8 @@ struct CudnnAttentionGradients {
 // thread.
 class CudnnAttention {
  public:
+  static constexpr int64_t kDenseMultiple = 128;  // of the lengths of dense problems
+
   CudnnAttention();
   ~CudnnAttention();
 

@@ -15,8 +15,6 @@
 namespace swiattn {
 namespace {
 
-// Dense problems want lengths that are multiples of this.
-constexpr int64_t kMultiple = 128;
 constexpr int64_t kWidestFlashHead = 256;
 
 // The rows and keys that a band's call has of documents with a common length, or none: then the
@@ -42,6 +40,7 @@ struct Dense {
 std::optional<Dense> dense_problem(Band band, const DocumentLayout& layout,
                                    const AttentionShape& shape) {
   const Dense dense{layout.uniform_length(), band == Band::kFar ? shape.window : 0};
+  constexpr int64_t kMultiple = CudnnAttention::kDenseMultiple;
   const bool multiples = dense.length % kMultiple == 0 && dense.skip % kMultiple == 0;
   if (dense.length <= dense.skip || !multiples) return {};
   return dense;

@@ -2,7 +2,6 @@
 // between the library's calls; the library where all rows attend alike or nothing of ours fits.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
-#include <c10/cuda/CUDAStream.h>
 #include <fmt/format.h>
 
 #include <utility>
@@ -10,13 +9,12 @@
 #include "attention/attention_kernels.h"
 #include "attention/backend.h"
 #include "attention/listed_attention.h"
+#include "parallel/gpu_stream.h"
 
 namespace swiattn {
 namespace {
 
 constexpr int64_t kVector = 8;  // elements that the kernels of whole rows read at once
-
-void* stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 
 class FusedBackend final : public AttentionBackend {
  public:
@@ -106,7 +104,7 @@ class FusedBackend final : public AttentionBackend {
          near.logsumexp.mutable_data_ptr<float>(), saved.disagreement.mutable_data_ptr<float>(),
          layout.tokens, shape.heads, shape.head_dim, shape.window,
          static_cast<float>(reduction == DisagreementReduction::kMean ? 1.0 / count : 1.0)},
-        stream());
+        current_stream());
     saved.route = route;
     saved.out = std::move(near.out);
     saved.difference = std::move(far.out);
@@ -126,7 +124,7 @@ class FusedBackend final : public AttentionBackend {
          layout.position.const_data_ptr<int64_t>(), gradient.mutable_data_ptr<float>(),
          layout.tokens, shape.heads, shape.head_dim, shape.window,
          saved.both.defined() ? saved.both.const_data_ptr<bool>() : nullptr},
-        stream());
+        current_stream());
     return gradient;
   }
 

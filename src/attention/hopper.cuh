@@ -8,11 +8,9 @@
 
 #include <cstdint>
 
-namespace swiattn::gpu::hopper {
+#include "attention/shared_address.cuh"
 
-__device__ inline uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
+namespace swiattn::gpu::hopper {
 
 // Barriers in shared memory
 
@@ -143,17 +141,6 @@ enum Major { kAlongSum = 0, kAcrossSum = 1 };
 // sum[64, 2 kCount] (+)= A[64, 16] B[16, 2 kCount], both in shared memory. Thread t of the
 // warpgroup holds, in element 4 j + e, row 16 (t / 32) + t % 32 / 4 + 8 (e / 2) and column
 // 8 j + 2 (t % 4) + e % 2.
-template <Major kA, Major kB>
-__device__ inline void multiply(float (&sum)[16], uint64_t a, uint64_t b, bool add) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {" SWIATTN_R16
-      "}, %16, %17, p, 1, 1, %19, %20;\n}\n"
-      : SWIATTN_F16(sum, 0)
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kA)),
-        "n"(static_cast<int>(kB)));
-}
-
 template <Major kA, Major kB>
 __device__ inline void multiply(float (&sum)[32], uint64_t a, uint64_t b, bool add) {
   asm volatile(

@@ -18,12 +18,11 @@
 // 74 KiB of shared memory at D 128, two blocks on a multiprocessor of an A100; 42 at D 64, three.
 #include <cuda_runtime.h>
 
-#include <stdexcept>
-
-#include "attention/listed_tile.cuh"
+#include "attention/head_width.h"
+#include "attention/key_gradient_rows.cuh"
+#include "attention/listed_kernels.h"
 #include "attention/softmax_rows.cuh"
 #include "attention/warp_products.cuh"
-#include "attention/warp_search.cuh"
 #include "base/cuda_check.h"
 
 namespace swiattn::gpu {
@@ -70,13 +69,6 @@ struct Block {
     const int tile = first_tile(list) + here - head * tiles(list);
     return {list, first_head + head, tile * kRows};
   }
-};
-
-struct RowTile {
-  float lse[kRows];  // base 2
-  float delta[kRows];
-  int32_t first_key[kRows];
-  int32_t last_key[kRows];
 };
 
 template <int kHeadDim>
@@ -222,7 +214,8 @@ class Worker {
       for (int m = 0; m < kM; ++m) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          scores[m][n][e] = power_of_two(scores[m][n][e] * scale - (e % 2 == 0 ? lse.x : lse.y));
+          scores[m][n][e] =
+              exp2_approximate(scores[m][n][e] * scale - (e % 2 == 0 ? lse.x : lse.y));
         }
       }
     }
@@ -321,10 +314,7 @@ __device__ void take_keys(const KeyGradientArguments& a, Block& block) {
   const int kv_head = static_cast<int>(blockIdx.x) % kv_heads;
   const int32_t first_key = static_cast<int>(blockIdx.x) / kv_heads * kKeys;
   const auto warp = static_cast<int>(threadIdx.x / 32);
-  const RowList& list = warp < 2 ? a.rows.list : a.more_rows.list;
-  const int32_t count = list.count != nullptr ? *list.count : 0;
-  const int found = warp % 2 == 0 ? lower_bound(list.last_key, count, first_key)
-                                  : lower_bound(list.first_key, count, first_key + kKeys);
+  const int32_t found = find_bound(a, warp, first_key, kKeys);
   if (threadIdx.x % 32 == 0) (warp % 2 == 0 ? block.begin : block.end)[warp / 2] = found;
   if (threadIdx.x == 0) {
     block.kv_head = kv_head;
@@ -358,9 +348,8 @@ void launch(const KeyGradientArguments& a, cudaStream_t stream) {
 
 void key_gradient_sm80(const KeyGradientArguments& a, void* stream) {
   if (a.keys.tokens == 0) return;
-  if (a.keys.head_dim == 64) return launch<64>(a, as_stream(stream));
-  if (a.keys.head_dim == 128) return launch<128>(a, as_stream(stream));
-  throw std::runtime_error("The kernels of listed rows have head widths 64 and 128.");
+  with_head_dim(a.keys.head_dim,
+                [&](auto head_dim) { launch<decltype(head_dim)::value>(a, as_stream(stream)); });
 }
 
 }  // namespace swiattn::gpu

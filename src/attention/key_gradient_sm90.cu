@@ -15,10 +15,11 @@
 // adds to dQ with atomics, and as fast, since nothing is exchanged between the warpgroups.
 #include <cuda_runtime.h>
 
+#include "attention/head_width.h"
+#include "attention/key_gradient_rows.cuh"
 #include "attention/listed_kernels.h"
 #include "attention/softmax_rows.cuh"
 #include "attention/tensor_map.h"
-#include "attention/warp_search.cuh"
 #include "attention/warpgroup_tile.cuh"
 #include "base/cuda_check.h"
 
@@ -29,13 +30,6 @@ constexpr int kKeys = 128;        // of a block
 constexpr int kRows = kListTile;  // of a list tile
 constexpr int kComputing = 2;     // warpgroups; each has kKeys / kComputing = 64 keys
 constexpr int kThreads = kWarpgroup * (1 + kComputing);
-
-struct RowTile {
-  float lse[kRows];  // base 2
-  float delta[kRows];
-  int32_t first_key[kRows];
-  int32_t last_key[kRows];
-};
 
 template <int kHeadDim>
 struct Shared {
@@ -157,17 +151,16 @@ class Worker {
     const int s = step % kStages;
     hopper::wait(&shared_.full[s], (step / kStages) & 1);
     const RowTile& rows = shared_.rows[s];
-    const uint32_t query = hopper::shared_address(shared_.stage[s].query);
-    const uint32_t grad_out = hopper::shared_address(shared_.stage[s].grad_out);
+    const uint32_t query = shared_address(shared_.stage[s].query);
+    const uint32_t grad_out = shared_address(shared_.stage[s].grad_out);
     const uint32_t own_keys = static_cast<uint32_t>(group_) * 64 * kBoxRow;
     float scores[32], grad_scores[32];
     turns.take();
     hopper::begin_products();
-    multiply_columns<kHeadDim, kKeys, kRows>(scores, hopper::shared_address(shared_.key) + own_keys,
-                                             query);
+    multiply_columns<kHeadDim, kKeys, kRows>(scores, shared_address(shared_.key) + own_keys, query);
     hopper::commit_products();
-    multiply_columns<kHeadDim, kKeys, kRows>(
-        grad_scores, hopper::shared_address(shared_.value) + own_keys, grad_out);
+    multiply_columns<kHeadDim, kKeys, kRows>(grad_scores, shared_address(shared_.value) + own_keys,
+                                             grad_out);
     hopper::commit_products();
     turns.pass();
 
@@ -255,10 +248,7 @@ template <int kHeadDim>
 __device__ void start(Shared<kHeadDim>& shared, const KeyGradientArguments& a, int key_begin) {
   const int warp = static_cast<int>(threadIdx.x) / 32;
   if (warp < 4) {
-    const RowList& list = warp < 2 ? a.rows.list : a.more_rows.list;
-    const int32_t count = list.count != nullptr ? *list.count : 0;
-    const int32_t found = warp % 2 == 0 ? lower_bound(list.last_key, count, key_begin)
-                                        : lower_bound(list.first_key, count, key_begin + kKeys);
+    const int32_t found = find_bound(a, warp, key_begin, kKeys);
     if (threadIdx.x % 32 == 0) shared.bounds[warp] = found;
   } else if (threadIdx.x == kWarpgroup) {
     hopper::init_barrier(&shared.keys_full, 1);
@@ -317,9 +307,8 @@ void launch(const KeyGradientArguments& a, cudaStream_t stream) {
 
 void key_gradient_sm90(const KeyGradientArguments& a, void* stream) {
   if (a.keys.tokens == 0) return;
-  with_head_dim(a.keys.head_dim, [&](auto head_dim) {
-    launch<decltype(head_dim)::value>(a, static_cast<cudaStream_t>(stream));
-  });
+  with_head_dim(a.keys.head_dim,
+                [&](auto head_dim) { launch<decltype(head_dim)::value>(a, as_stream(stream)); });
 }
 
 }  // namespace swiattn::gpu

@@ -82,7 +82,7 @@ struct KeyStages {
     // The address of a step's tile, once it is there.
     __device__ uint32_t wait(int step) const {
       hopper::wait(&barriers->full[step % kStages], (step / kStages) & 1);
-      return hopper::shared_address(tile[step % kStages]);
+      return shared_address(tile[step % kStages]);
     }
     __device__ void release(int step) const {
       __syncwarp();

@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
-#include <c10/cuda/CUDAStream.h>
 
 #include <limits>
 #include <utility>
@@ -10,11 +9,10 @@
 #include "attention/attend_branches.h"
 #include "attention/listed_kernels.h"
 #include "base/check.h"
+#include "parallel/gpu_stream.h"
 
 namespace swiattn {
 namespace {
-
-void* stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 
 const void* data(const at::Tensor& tensor) { return tensor.const_data_ptr(); }
 
@@ -28,7 +26,7 @@ class List {
  public:
   static List near(const DocumentLayout& layout, int64_t window, c10::Device device) {
     const List list(layout.tokens, device);
-    gpu::list_near_rows({position(layout), layout.tokens, window, list.view()}, stream());
+    gpu::list_near_rows({position(layout), layout.tokens, window, list.view()}, current_stream());
     return list;
   }
   static List far(const at::Tensor& marked, const DocumentLayout& layout, int64_t window) {
@@ -37,7 +35,7 @@ class List {
     SWIATTN_CHECK(marked.is_contiguous(), "marks of rows are contiguous");
     gpu::list_far_rows({data_as<bool>(marked), position(layout), layout.tokens, window,
                         data_as<int32_t>(counts), list.view()},
-                       stream());
+                       current_stream());
     return list;
   }
 
@@ -123,7 +121,7 @@ Rows near_rows(const at::Tensor& grad_out, const at::Tensor& qkv, const Attended
        gate.difference.defined() ? data_as<float>(gate.gradient) : nullptr, layout.tokens,
        shape.heads, shape.head_dim, shape.window,
        gate.both.defined() ? gate.both.const_data_ptr<bool>() : nullptr},
-      stream());
+      current_stream());
   return rows;
 }
 
@@ -147,7 +145,7 @@ Rows far_rows(const gpu::ListedRows& all, const at::Tensor& qkv, const at::Tenso
        backward ? rows.grad_out.mutable_data_ptr() : nullptr,
        backward ? data_as<float>(rows.lse) : nullptr,
        backward ? data_as<float>(rows.delta) : nullptr, layout.tokens, shape.heads, shape.head_dim},
-      stream());
+      current_stream());
   return rows;
 }
 
@@ -176,7 +174,7 @@ void key_gradient(const gpu::ListedRows& rows, const gpu::ListedRows& more, cons
   kernels().key_gradient(
       {rows, more, key_values(qkv, shape), shape.keys(grad_qkv).mutable_data_ptr(),
        shape.values(grad_qkv).mutable_data_ptr(), grad_qkv.stride(0)},
-      stream());
+      current_stream());
 }
 
 void query_gradient(const gpu::ListedRows& rows, const at::Tensor& qkv, const AttentionShape& shape,
@@ -184,7 +182,7 @@ void query_gradient(const gpu::ListedRows& rows, const at::Tensor& qkv, const At
   kernels().query_gradient(
       {rows, key_values(qkv, shape), shape.queries(grad_qkv).mutable_data_ptr(), grad_qkv.stride(0),
        mode == GradientMode::kAdd},
-      stream());
+      current_stream());
 }
 
 }  // namespace
@@ -218,7 +216,7 @@ SwitchSaved listed_switch_forward(const at::Tensor& qkv, const at::Tensor& route
        layout.position.const_data_ptr<int64_t>(), shape.window, route.const_data_ptr<bool>(),
        saved.out.mutable_data_ptr(), saved.difference.mutable_data_ptr(),
        data_as<float>(saved.logsumexp), data_as<float>(squares), data_as<int32_t>(next_item)},
-      stream());
+      current_stream());
   saved.disagreement = disagreement_of(squares, shape, reduction);
   return saved;
 }
@@ -258,7 +256,7 @@ void listed_far_forward(const at::Tensor& qkv, const at::Tensor& rows, const Doc
   const Rows far = far_queries(qkv, rows, layout, shape);
   kernels().attend_rows({far.view(), key_values(qkv, shape), attended.out.mutable_data_ptr(),
                          data_as<float>(attended.logsumexp), nullptr, nullptr, nullptr},
-                        stream());
+                        current_stream());
 }
 
 // The branches are merged as they are formed: `near` becomes the branch taken.
@@ -275,7 +273,7 @@ SwitchSaved listed_attend_sampled(const at::Tensor& qkv, Attended near, const at
     kernels().attend_rows({far.view(), key_values(qkv, shape), near.out.mutable_data_ptr(),
                            data_as<float>(near.logsumexp), route.const_data_ptr<bool>(),
                            saved.difference.mutable_data_ptr(), data_as<float>(squares)},
-                          stream());
+                          current_stream());
   }
   saved.disagreement = disagreement_of(squares, shape, reduction);
   saved.out = std::move(near.out);

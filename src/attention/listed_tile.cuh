@@ -53,7 +53,7 @@ template <int kHeadDim, int kRows, int kThreads>
 __device__ inline void copy_tile(__nv_bfloat16* to, const Bf16* from, int64_t stride,
                                  const ListTile& tile) {
   ampere::copy_rows<kHeadDim, kRows, kThreads>(
-      ampere::shared_address(to),
+      shared_address(to),
       static_cast<const __nv_bfloat16*>(from) + tile.row * stride + tile.head * kHeadDim, stride,
       tile.rows);
 }

@@ -13,8 +13,7 @@
 // 80 KiB of shared memory at D 128, 64 at D 64; two blocks fit on a multiprocessor of an A100.
 #include <cuda_runtime.h>
 
-#include <stdexcept>
-
+#include "attention/head_width.h"
 #include "attention/listed_tile.cuh"
 #include "attention/softmax_rows.cuh"
 #include "attention/tile_stream.cuh"
@@ -127,7 +126,7 @@ class Worker {
       for (int n = 0; n < kHalf / 8; ++n) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          const float weight = power_of_two(scores[m][n][e] * scale_ - lse_[m][e / 2]);
+          const float weight = exp2_approximate(scores[m][n][e] * scale_ - lse_[m][e / 2]);
           scores[m][n][e] = weight * (grad_weights_[m][n][e] - delta_[m][e / 2]);
         }
       }
@@ -220,9 +219,8 @@ void launch(const QueryGradientArguments& a, cudaStream_t stream) {
 
 void query_gradient_sm80(const QueryGradientArguments& a, void* stream) {
   if (a.keys.tokens == 0) return;
-  if (a.keys.head_dim == 64) return launch<64>(a, as_stream(stream));
-  if (a.keys.head_dim == 128) return launch<128>(a, as_stream(stream));
-  throw std::runtime_error("The kernels of listed rows have head widths 64 and 128.");
+  with_head_dim(a.keys.head_dim,
+                [&](auto head_dim) { launch<decltype(head_dim)::value>(a, as_stream(stream)); });
 }
 
 }  // namespace swiattn::gpu

@@ -8,6 +8,7 @@
 //   dQ += dS K              [64 rows, D]          dS from registers
 #include <cuda_runtime.h>
 
+#include "attention/head_width.h"
 #include "attention/listed_kernels.h"
 #include "attention/listed_row_walk.cuh"
 #include "attention/softmax_rows.cuh"
@@ -61,13 +62,13 @@ class Worker {
     const uint32_t key = shared_.keys.key().wait(step);
     turns.take();
     hopper::begin_products();
-    multiply_columns<kHeadDim, kWalkRows, kWalkKeys>(
-        scores, hopper::shared_address(shared_.query) + own_rows, key);
+    multiply_columns<kHeadDim, kWalkRows, kWalkKeys>(scores,
+                                                     shared_address(shared_.query) + own_rows, key);
     hopper::commit_products();
     const uint32_t value = shared_.keys.value().wait(step);
     hopper::begin_products();
     multiply_columns<kHeadDim, kWalkRows, kWalkKeys>(
-        grad_scores, hopper::shared_address(shared_.grad_out) + own_rows, value);
+        grad_scores, shared_address(shared_.grad_out) + own_rows, value);
     hopper::commit_products();
     turns.pass();
     hopper::wait_products<1>();
@@ -145,9 +146,8 @@ void launch(const QueryGradientArguments& a, cudaStream_t stream) {
 
 void query_gradient_sm90(const QueryGradientArguments& a, void* stream) {
   if (a.keys.tokens == 0) return;
-  with_head_dim(a.keys.head_dim, [&](auto head_dim) {
-    launch<decltype(head_dim)::value>(a, static_cast<cudaStream_t>(stream));
-  });
+  with_head_dim(a.keys.head_dim,
+                [&](auto head_dim) { launch<decltype(head_dim)::value>(a, as_stream(stream)); });
 }
 
 }  // namespace swiattn::gpu

@@ -17,7 +17,7 @@ class TileStream {
   // the thread has asked for before.
   __device__ TileStream(const Buffers& buffers, const KeyValues& keys, const ListTile& tile,
                         const Bf16* first, const Bf16* second)
-      : buffers_(ampere::shared_address(buffers)), keys_(keys), tile_(tile) {
+      : buffers_(shared_address(buffers)), keys_(keys), tile_(tile) {
     request(buffers_, first, tile.begin);
     request(buffers_ + kTileBytes, second, tile.begin);
   }

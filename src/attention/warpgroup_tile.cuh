@@ -2,10 +2,8 @@
 // between them, and where the elements of a product lie among a warpgroup's threads.
 #pragma once
 
-#include <stdexcept>
-#include <type_traits>
-
 #include "attention/hopper.cuh"
+#include "parallel/gpu_vector.cuh"
 
 namespace swiattn::gpu {
 
@@ -20,21 +18,13 @@ using BoxRow = __nv_bfloat16[kBoxColumns];
 template <class T>
 __device__ inline T& aligned_shared() {
   extern __shared__ uint8_t memory[];
-  const uint32_t misaligned = hopper::shared_address(memory) % 1024;
+  const uint32_t misaligned = shared_address(memory) % 1024;
   return *reinterpret_cast<T*>(memory + (1024 - misaligned) % 1024);
 }
 constexpr int kMostSharedBytes = 227 * 1024;  // of a block
 template <class T>
 constexpr int shared_bytes() {
   return static_cast<int>(sizeof(T)) + 1024;
-}
-
-// Calls launch(integral constant of the head width).
-template <class Launch>
-void with_head_dim(int64_t head_dim, const Launch& launch) {
-  if (head_dim == 64) return launch(std::integral_constant<int, 64>());
-  if (head_dim == 128) return launch(std::integral_constant<int, 128>());
-  throw std::runtime_error("The kernels of listed rows have head widths 64 and 128.");
 }
 
 // Two computing warpgroups take turns in starting their score products, so that the exponentials of
@@ -65,18 +55,6 @@ struct Fragment {
   __device__ int column(int j, int e) const { return first_column + 8 * j + e % 2; }
 };
 
-// 2^x to 2 ulp; 0 below the normal numbers.
-__device__ inline float exp2_approximate(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-__device__ inline uint32_t pack(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
 // A product [64, 16 kSteps] in bfloat16 as the left operand of the next one, step by step.
 template <int kSteps>
 __device__ inline void pack_operand(const float (&product)[8 * kSteps],
@@ -85,7 +63,7 @@ __device__ inline void pack_operand(const float (&product)[8 * kSteps],
   for (int k = 0; k < kSteps; ++k) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      packed[k][i] = pack(product[8 * k + 2 * i], product[8 * k + 2 * i + 1]);
+      packed[k][i] = pack_pair(product[8 * k + 2 * i], product[8 * k + 2 * i + 1]);
     }
   }
 }
