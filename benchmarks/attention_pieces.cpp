@@ -144,8 +144,7 @@ class Pieces {
   }
 
   SwitchSaved forward(const at::Tensor& route) const {
-    return switch_attention_forward(*backend_, qkv_, route, layout_, shape_,
-                                    DisagreementReduction::kMean);
+    return backend_->switch_forward(qkv_, route, layout_, shape_, DisagreementReduction::kMean);
   }
 
   const Options& o_;

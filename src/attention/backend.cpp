@@ -117,8 +117,13 @@ void tell_once(AttentionNotice& notice, const std::string& sentence) {
 
 namespace {
 
-std::unique_ptr<AttentionBackend> make_library_backend(bool flash, const AttentionNotice& notice) {
-  return flash ? make_cudnn_backend(notice) : make_blockwise_backend();
+bool is_gpu_in_bfloat16(c10::Device device, at::ScalarType type) {
+  return device.is_cuda() && type == at::kBFloat16;
+}
+
+std::unique_ptr<AttentionBackend> make_library_backend(c10::Device device, at::ScalarType type,
+                                                       const AttentionNotice& notice) {
+  return is_gpu_in_bfloat16(device, type) ? make_cudnn_backend(notice) : make_blockwise_backend();
 }
 
 }  // namespace
@@ -126,22 +131,22 @@ std::unique_ptr<AttentionBackend> make_library_backend(bool flash, const Attenti
 std::unique_ptr<AttentionBackend> make_attention_backend(const std::string& name,
                                                          c10::Device device, at::ScalarType type,
                                                          const AttentionNotice& notice) {
-  const bool flash = device.is_cuda() && type == at::kBFloat16;
   if (name == "reference") return make_reference_backend();
-  if (name == "library") return make_library_backend(flash, notice);
+  if (name == "library") return make_library_backend(device, type, notice);
 #ifdef SWIATTN_CUDA
-  if (flash && (name == "auto" || name == "fused")) {
-    return make_fused_backend(make_library_backend(flash, notice), notice);
+  if (is_gpu_in_bfloat16(device, type) && (name == "auto" || name == "fused")) {
+    return make_fused_backend(make_library_backend(device, type, notice), notice);
   }
 #endif
-  if (name == "auto") return make_library_backend(flash, notice);
+  if (name == "auto") return make_library_backend(device, type, notice);
   if (name == "fused") {
     fail(ExitCode::kConfiguration,
          "attention.backend: 'fused' needs a GPU and model.compute: bfloat16; use auto, library or "
          "reference.");
   }
   fail(ExitCode::kConfiguration,
-       "attention.backend: '{}' is not available in this version; use auto, library or reference.",
+       "attention.backend: '{}' is not available in this version; use auto, fused, library or "
+       "reference.",
        name);
 }
 

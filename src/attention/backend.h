@@ -92,7 +92,7 @@ class AttentionBackend {
                             const DocumentLayout& layout, const AttentionShape& shape,
                             DisagreementReduction reduction) const;
 
-  // o of the branch that `route` chooses [T, Hq, D] and nothing else: what an evaluation needs.
+  // o of the branch that `route` chooses [T, Hq, D] and nothing else: what a validation needs.
   // Computes both branches of every token unless a backend has better.
   virtual at::Tensor attend_routed(const at::Tensor& qkv, const at::Tensor& route,
                                    const DocumentLayout& layout, const AttentionShape& shape) const;
@@ -130,7 +130,7 @@ constexpr bool has_own_kernels(int64_t head_dim) { return head_dim == 64 || head
 void put_gradient(const at::Tensor& into, const at::Tensor& gradient, GradientMode mode);
 
 // Hears of shapes that the fastest kernels do not serve, why, and what serves instead: a sentence
-// for a person, at the first such call of each kind.
+// for a person, the first that each backend has to say.
 using AttentionNotice = std::function<void(const std::string& sentence)>;
 
 // `name`: auto | reference | library | fused, for operands of this type on this device. Throws

@@ -1,7 +1,7 @@
 // Attention of a list of rows, each to one interval of keys: all tokens to their window or to
 // everything before them, or the tokens that chose full attention to their far keys alone
-// (docs/method.md, section 2). Forward, and the backward without atomics: the same operands give
-// the same bits.
+// (docs/method.md, "Near and far"). Forward, and the backward without atomics: the same operands
+// give the same bits.
 //
 // For a choice of tokens the launches in order are: list the rows, gather their operands, run the
 // kernels over them. How many there are stays on the device; nothing waits for the host. Plain

@@ -2,17 +2,9 @@
 
 #include <ATen/ATen.h>
 
-#include <utility>
-
 #include "base/check.h"
 
 namespace swiattn {
-
-SwitchSaved switch_attention_forward(const AttentionBackend& backend, const at::Tensor& qkv,
-                                     const at::Tensor& route, const DocumentLayout& layout,
-                                     const AttentionShape& shape, DisagreementReduction reduction) {
-  return backend.switch_forward(qkv, route, layout, shape, reduction);
-}
 
 namespace {
 

@@ -112,13 +112,12 @@ at::Tensor DecoderLayer::ffn_backward(const at::Tensor& grad, LayerSaved& saved)
                                 norm.inverse_rms, unit_.take_gradient("post_norm"));
 }
 
-// d(regularizer)/d(o_full - o_swa), where gamma is not detached; else undefined.
+// d(regularizer)/d(o_full - o_swa), where gamma depends on it and is not detached; else undefined.
 // value = gamma softplus(s), dgamma/ddisagreement = -gamma^2 / base * weight.
 at::Tensor DecoderLayer::difference_gradient(const MicroBatch& batch, const LayerSaved& saved,
                                              const at::Tensor& nll) const {
   const GammaCoefficients& gamma = objective_.gamma;
-  if (!has_router() || !gamma.active() || objective_.detach_gamma) return {};
-  if (gamma.constant) return at::zeros_like(saved.attention.difference);
+  if (!has_router() || !gamma.active() || gamma.constant || objective_.detach_gamma) return {};
   const RegularizerTerms terms =
       ops_.regularizer_gamma(gamma, saved.logits, nll, saved.attention.disagreement, batch.counted);
   at::Tensor grad =
@@ -183,8 +182,8 @@ void DecoderLayer::attend(const MicroBatch& batch, Branches branches, LayerSaved
     attention = backend_.attend_sampled(saved.qkv, attention.route, attention.both, batch.layout,
                                         shape_, objective_.disagreement);
   } else if (branches == Branches::kBoth) {
-    attention = switch_attention_forward(backend_, saved.qkv, attention.route, batch.layout, shape_,
-                                         objective_.disagreement);
+    attention = backend_.switch_forward(saved.qkv, attention.route, batch.layout, shape_,
+                                        objective_.disagreement);
   } else {
     attention.out = backend_.attend_routed(saved.qkv, attention.route, batch.layout, shape_);
   }

@@ -1,5 +1,6 @@
-// One decoder layer with its router, forward and backward written out (docs/method.md, sections 1
-// to 3): what is saved, recomputed or reduced is visible in one place.
+// One decoder layer with its router, forward and backward written out (docs/method.md, from "One
+// layer" to "The loss and the regularizer"): what is saved, recomputed or reduced is visible in one
+// place.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,8 +24,8 @@ struct ResidualStream {
   at::Tensor delta;     // [T, d]; undefined: nothing to add
 };
 
-// What the objective tells each layer's backward: gamma's coefficients and the per-token NLL that
-// the loss has filled, since the regularizer is known only after the whole forward.
+// What of the objective each layer has to know. The per-token NLL, which gamma reads as well, is an
+// argument of the backward: it is known only after the whole forward.
 struct Objective {
   GammaCoefficients gamma;
   DisagreementReduction disagreement = DisagreementReduction::kMean;

@@ -78,8 +78,8 @@ class FusedBackendTest : public testing::TestWithParam<Case> {
 
   // What the forward would have left, exactly, and as rounded for the backends of bfloat16.
   SwitchSaved saved(const at::Tensor& route, at::ScalarType type) const {
-    SwitchSaved saved = switch_attention_forward(*judge_, qkv_.to(at::kDouble), route, layout_,
-                                                 shape_, DisagreementReduction::kMean);
+    SwitchSaved saved = judge_->switch_forward(qkv_.to(at::kDouble), route, layout_, shape_,
+                                               DisagreementReduction::kMean);
     const at::ScalarType statistics = type == at::kDouble ? type : at::kFloat;
     saved.out = saved.out.to(type).contiguous();
     saved.difference = saved.difference.to(type).contiguous();
@@ -234,8 +234,8 @@ TEST_P(FusedBackendTest, RoutedForward) {
 TEST_P(FusedBackendTest, ForwardOfBothBranches) {
   const auto forward = [&](const AttentionBackend& backend, const at::Tensor& route,
                            at::ScalarType type) {
-    return switch_attention_forward(backend, qkv_.to(type), route, layout_, shape_,
-                                    DisagreementReduction::kMean);
+    return backend.switch_forward(qkv_.to(type), route, layout_, shape_,
+                                  DisagreementReduction::kMean);
   };
   const at::Tensor near_logsumexp = forward(*fused_, random_rows(-1), at::kBFloat16).logsumexp;
   for (const at::Tensor& route : routes()) {
@@ -261,8 +261,8 @@ TEST_P(FusedBackendTest, ForwardOfBothBranches) {
 TEST_P(FusedBackendTest, ForwardOfBothBranchesRepeatsItsBits) {
   const at::Tensor route = random_rows(0.3);
   const auto forward = [&] {
-    const SwitchSaved saved = switch_attention_forward(*fused_, qkv_, route, layout_, shape_,
-                                                       DisagreementReduction::kMean);
+    const SwitchSaved saved =
+        fused_->switch_forward(qkv_, route, layout_, shape_, DisagreementReduction::kMean);
     return std::vector<at::Tensor>{saved.out, saved.difference, saved.logsumexp,
                                    saved.disagreement};
   };

@@ -141,10 +141,10 @@ TEST_P(GpuBackendTest, RowsThatAreNotMarkedGiveNoGradient) {
 TEST_P(GpuBackendTest, SwitchAttentionWithBothBranches) {
   const at::Tensor route = at::rand({layout_.tokens}, grad_.options().dtype(at::kFloat)) < 0.3;
   const at::Tensor exact = qkv_.to(at::kDouble);
-  const SwitchSaved expected = switch_attention_forward(*judge_, exact, route, layout_, shape_,
-                                                        DisagreementReduction::kMean);
-  const SwitchSaved found = switch_attention_forward(*backend_, qkv_, route, layout_, shape_,
-                                                     DisagreementReduction::kMean);
+  const SwitchSaved expected =
+      judge_->switch_forward(exact, route, layout_, shape_, DisagreementReduction::kMean);
+  const SwitchSaved found =
+      backend_->switch_forward(qkv_, route, layout_, shape_, DisagreementReduction::kMean);
   expect_close(found.out, expected.out, "out");
   // A difference of two rounded outputs, scaled: it is as exact as they are, no more.
   const double size = expected.out.norm().item<double>();
@@ -167,8 +167,8 @@ TEST_P(GpuBackendTest, SwitchAttentionWithBothBranches) {
 TEST_P(GpuBackendTest, TellsOnceWhatItDoesNotServe) {
   const at::Tensor route = at::rand({layout_.tokens}, grad_.options().dtype(at::kFloat)) < 0.3;
   for (int i = 0; i < 2; ++i) {
-    const SwitchSaved saved = switch_attention_forward(*backend_, qkv_, route, layout_, shape_,
-                                                       DisagreementReduction::kMean);
+    const SwitchSaved saved =
+        backend_->switch_forward(qkv_, route, layout_, shape_, DisagreementReduction::kMean);
     const at::Tensor grad_qkv = at::full_like(qkv_, NAN);
     switch_attention_backward(*backend_, grad_, {}, qkv_, saved, layout_, shape_, grad_qkv);
   }
