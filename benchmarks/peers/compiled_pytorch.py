@@ -28,7 +28,22 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-PEAK_BF16_FLOPS = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12}
+# Dense, by part of the GPU's name; the first that fits counts. As in src/parallel/device.cpp.
+PEAK_BF16_FLOPS = (
+    ("H200 NVL", 835e12),
+    ("H200", 989.4e12),
+    ("H100 PCIe", 756e12),
+    ("H100 NVL", 835e12),
+    ("H100", 989.4e12),
+    ("H800", 989.4e12),
+    ("B200", 2250e12),
+    ("A100", 312e12),
+    ("A800", 312e12),
+    ("L40S", 362e12),
+    ("RTX 4090", 165e12),
+    ("RTX 3090", 71e12),
+    ("A6000", 155e12),
+)
 LOSS_CHUNK_TOKENS = 8192
 MAX_GRADIENT_NORM = 1.0
 GAMMA, EPS, ALPHA = 1e-3, 0.1, 100.0  # the paper's regularizer
@@ -54,8 +69,9 @@ class Embedding(nn.Embedding):
 
 
 def rotate(x, cos, sin):
-    """RoPE in the rotate-half layout. x [B, H, S, D], cos and sin [S, D/2]."""
+    """RoPE in the rotate-half layout. x [B, S, H, D], cos and sin [S, D/2]."""
     first, second = x.chunk(2, dim=-1)
+    cos, sin = cos[:, None], sin[:, None]
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
@@ -99,9 +115,11 @@ class Block(nn.Module):
         """x [B, S, width] → the same, and (two_branch) router logits and disagreement [B, S]."""
         batch, length, _ = x.shape
         h = self.norm(x)
-        qkv = self.qkv(h).view(batch, length, -1, self.head_dim).transpose(1, 2)
-        q, k, v = qkv.split((self.heads, self.kv_heads, self.kv_heads), dim=1)
+        qkv = self.qkv(h).view(batch, length, -1, self.head_dim)
+        q, k, v = qkv.split((self.heads, self.kv_heads, self.kv_heads), dim=2)
+        # Rotated as they lie: attention's output lies as q does, so that the reshape below is a view.
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         logit = disagreement = None
         if self.attend_window:
@@ -321,7 +339,7 @@ def main():
     median = statistics.median(measured["step_seconds"])
     rate = arguments.batch * arguments.sequence_length / median
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    peak = next((flops for key, flops in PEAK_BF16_FLOPS.items() if key in name), None)
+    peak = next((flops for part, flops in PEAK_BF16_FLOPS if part in name), None)
     report = {
         "peer": "compiled_pytorch",
         "mode": arguments.mode,
