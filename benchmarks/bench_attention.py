@@ -21,7 +21,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from card import gpu_name, provenance, write_card
+from card import gpu_name, provenance, versions, write_card
 from command_line import at_least, binary_quantity, make_parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--repeats", type=at_least(1), default=20, help="the median of them counts")
     add("--rounds", type=at_least(1), default=1, help="times that everything is measured, by turns")
     add("--deterministic", action="store_true", help="backward passes that repeat their bits")
+    add("--peer-autotune", action="store_true", help="FlexAttention compiled with max-autotune")
     add("--no-peers", action="store_true", help="our pieces alone")
     add("--output", type=Path, help="where the card goes")
     add("--commit", help="for the card, where the sources are not in a git clone")
@@ -67,7 +68,8 @@ def our_command(arguments: argparse.Namespace, turn: int) -> list[str]:
 
 
 def peers_command(arguments: argparse.Namespace) -> list[str]:
-    return [sys.executable, str(PEER), *shape_options(arguments)]
+    flags = ["--autotune"] if arguments.peer_autotune else []
+    return [sys.executable, str(PEER), *shape_options(arguments), *flags]
 
 
 def run(command: list[str]) -> tuple[list[dict], bool]:
@@ -111,7 +113,7 @@ class Bench:
     def __init__(self, arguments: argparse.Namespace):
         self.arguments = arguments
         script = "scripts/bench_attention"
-        self.known = {"device": gpu_name(), **provenance(script, arguments.commit)}
+        self.known = {"device": gpu_name(), **versions(), **provenance(script, arguments.commit)}
         self.turns: dict[str, list[list[dict]]] = {"ours": [], "peers": []}
         self.failed: set[str] = set()
 
@@ -124,6 +126,7 @@ class Bench:
             **{name: getattr(self.arguments, name) for name in names},
             "rounds": len(self.turns["ours"]),
             "deterministic": self.arguments.deterministic,
+            "peer_autotune": self.arguments.peer_autotune,
             "pieces": add_ratios(medians_of_turns([pieces, *self.turns["peers"]])),
             "errors": [line for line in lines if line["piece"] == "errors"],
         }

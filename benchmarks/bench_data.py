@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -23,7 +22,7 @@ import tempfile
 from pathlib import Path
 
 import numpy
-from card import write_card
+from card import processor_name, provenance, write_card
 from command_line import at_least, make_parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--threads", type=at_least(1), default=cores, help="and cores, for each of the two")
     add("--repeats", type=at_least(1), default=3, help="the median of them counts")
     add("--output", type=Path, help="where the card goes")
+    add("--commit", help="for the card, where the sources are not in a git clone")
     add("--programs", type=Path, default=ROOT / "build/bin", help="where swiattn-data is")
     return parser.parse_args()
 
@@ -115,7 +115,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
     methods = ("encode_batch", "encode_batch_fast")
     peer = {m: statistics.median(run[f"{m}_seconds"] for run in peers) for m in methods}
     return {
-        "machine": platform.machine(),
+        "device": processor_name(),
+        **provenance("scripts/bench_data", arguments.commit),
         "threads": arguments.threads,
         "tokenizer": arguments.tokenizer.name,
         "text_bytes": size,

@@ -35,8 +35,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from card import gpu_name, provenance, write_card
+from card import gpu_name, processor_name, provenance, versions, write_card
 from command_line import at_least, binary_quantity, make_parser
+from peers.llama_config import read_config
 from step_floor import MINIMUM, SCALE, floor_seconds, read_shape
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,6 +95,11 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"--config: {arguments.config} cannot be read: {error.strerror}.")
     except (ValueError, KeyError, TypeError):
         parser.error(f"--config: {arguments.config} is no model's config.json with a vocab_size.")
+    if arguments.peer or arguments.floor:
+        try:
+            read_config(arguments.config)
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"--config: {error}")
     if arguments.output:
         outputs = {run.fill_in(arguments.output) for run in runs_of(arguments)}
         if len(outputs) < len(runs_of(arguments)):
@@ -402,8 +408,9 @@ class Bench:
 
     def __init__(self, arguments: argparse.Namespace):
         self.arguments = arguments
-        device = (gpu_name() if arguments.device == "cuda" else None) or "cpu"
-        self.known = {"device": device, **provenance("scripts/bench_step", arguments.commit)}
+        device = gpu_name() if arguments.device == "cuda" else processor_name()
+        script = "scripts/bench_step"
+        self.known = {"device": device, **versions(), **provenance(script, arguments.commit)}
         self.turns: dict[Run | Peer | Floor, list[dict]] = {}
         self.failed: list[Run | Peer | Floor] = []
 

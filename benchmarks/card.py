@@ -1,6 +1,8 @@
 """What a card says beside the figures: the device, the versions, the commit and the command."""
 
 import json
+import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import json, torch
 cudnn = torch.backends.cudnn.version()
 print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": cudnn}))
 """
+PRINT_GPU_NAME = "import torch; print(torch.cuda.get_device_name())"
 
 
 def first_line(*command: str) -> str | None:
@@ -24,8 +27,15 @@ def first_line(*command: str) -> str | None:
     return result.stdout.splitlines()[0] if result.returncode == 0 and result.stdout else None
 
 
-def gpu_name() -> str | None:
-    return first_line("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+def gpu_name() -> str:
+    """Of the first GPU that programs see, by the torch that belongs to this Python."""
+    return first_line(sys.executable, "-c", PRINT_GPU_NAME) or "unknown"
+
+
+def processor_name(facts: Path = Path("/proc/cpuinfo")) -> str:
+    """The model where the system tells it, as on x86."""
+    model = re.search(r"^model name\s*: (.+)$", facts.read_text(), re.MULTILINE)
+    return model[1] if model else platform.machine()
 
 
 def commit() -> str:
@@ -45,7 +55,7 @@ def versions() -> dict:
 def provenance(script: str, commit_named: str | None) -> dict:
     """`commit_named` stands in where the sources are not in a git clone."""
     command = shlex.join([script, *sys.argv[1:]])
-    return {**versions(), "commit": commit_named or commit(), "command": command}
+    return {"commit": commit_named or commit(), "command": command}
 
 
 def write_card(path: Path, card: dict) -> None:

@@ -314,7 +314,13 @@ def main():
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--config", required=True, default=argparse.SUPPRESS, help="config.json of a Llama")
+    add(
+        "--config",
+        type=read_config,
+        required=True,
+        default=argparse.SUPPRESS,
+        help="config.json of a Llama",
+    )
     add("--sequence-length", type=int, default=4096, help="tokens of a sample")
     add("--batch", type=int, default=8, help="sequences a step")
     add("--steps", type=int, default=10, help="measured, after the warm-up")
@@ -327,7 +333,7 @@ def main():
     arguments = parser.parse_args()
 
     device = torch.device(arguments.device)
-    config = read_config(arguments.config)
+    config = arguments.config
     model, measured = train(arguments, config, device)
 
     parameters = sum(p.numel() for p in model.parameters())

@@ -89,14 +89,20 @@ def main():
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--config", required=True, default=argparse.SUPPRESS, help="config.json of a Llama")
+    add(
+        "--config",
+        type=read_config,
+        required=True,
+        default=argparse.SUPPRESS,
+        help="config.json of a Llama",
+    )
     add("--sequence-length", type=int, default=4096, help="tokens of a sample")
     add("--batch", type=int, default=8, help="sequences a step")
     add("--seconds", type=float, default=2.0, help="for which each is repeated")
     add("--device", choices=("cuda", "cpu"), default="cuda", help="where it runs")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    config = read_config(arguments.config)
+    config = arguments.config
     torch.manual_seed(1234)
 
     def draw(*shape):

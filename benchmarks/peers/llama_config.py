@@ -1,11 +1,28 @@
 """The config.json of a Llama, with what may be left out of it, and the linear maps it stands for."""
 
+import argparse
 import json
 
 
+def foreign_part(config):
+    """What the model has and a Llama has not, or nothing. Scaled RoPE is only other angles."""
+    model_type = config.get("model_type")
+    if model_type not in ("llama", "mistral"):
+        return f"model_type {model_type!r}"
+    if model_type == "mistral" and config.get("sliding_window", 4096):  # transformers' default
+        return "a sliding_window"
+    return next((key for key in ("attention_bias", "mlp_bias") if config.get(key)), None)
+
+
 def read_config(path):
+    """Also the type of a command line's option. Refuses what the peers would measure as a Llama."""
     with open(path) as file:
         config = json.load(file)
+    part = foreign_part(config)
+    if part:
+        raise argparse.ArgumentTypeError(
+            f"{path} has {part}, and the peers and the floor are those of a plain Llama."
+        )
     config.setdefault("rms_norm_eps", 1e-5)
     config.setdefault("num_key_value_heads", config["num_attention_heads"])
     config.setdefault("tie_word_embeddings", False)

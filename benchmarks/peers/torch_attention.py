@@ -74,16 +74,16 @@ def causal(q, k, v):
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
 
-def windowed(length, window):
+def windowed(length, window, compiler_mode):
     def visible(batch, head, query, key):
         return (query >= key) & (query - key < window)
 
     mask = create_block_mask(visible, None, None, length, length, device="cuda")
-    compiled = torch.compile(flex_attention, dynamic=False)
+    compiled = torch.compile(flex_attention, dynamic=False, mode=compiler_mode)
     return lambda q, k, v: compiled(q, k, v, block_mask=mask, enable_gqa=True)
 
 
-def routed(route, window):
+def routed(route, window, compiler_mode):
     """Queries in the order of their route; outputs go back to their places."""
     length = route.shape[0]
     order = torch.argsort(~route, stable=True)
@@ -98,7 +98,7 @@ def routed(route, window):
         out = flex_attention(q[:, :, order], k, v, block_mask=mask, enable_gqa=True)
         return torch.empty_like(out).index_copy_(2, order, out)
 
-    return torch.compile(attend, dynamic=False)
+    return torch.compile(attend, dynamic=False, mode=compiler_mode)
 
 
 def main():
@@ -114,7 +114,9 @@ def main():
     add("--window", type=int, default=1024, help="keys that a query sees")
     add("--ratio", type=float, nargs="+", default=[0.13], help="share of queries that see all")
     add("--repeats", type=int, default=20, help="the median of them counts")
+    add("--autotune", action="store_true", help="compile with max-autotune-no-cudagraphs")
     arguments = parser.parse_args()
+    compiler_mode = "max-autotune-no-cudagraphs" if arguments.autotune else None
     length, window = arguments.length, min(arguments.window, arguments.length)
     full_pairs = length * (length + 1) / 2
     near_pairs = window * length - window * (window - 1) / 2
@@ -124,12 +126,13 @@ def main():
         shape.report("cudnn full", full_pairs, causal)
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         shape.report("flash full", full_pairs, causal)
-    shape.report("flex window", near_pairs, windowed(length, window))
+    shape.report("flex window", near_pairs, windowed(length, window, compiler_mode))
     with torch.no_grad():
         for ratio in arguments.ratio:
             route = torch.rand(length, device="cuda") < ratio
             pairs = ratio * full_pairs + (1 - ratio) * near_pairs
-            shape.report("flex routed", pairs, routed(route, window), ratio, backward=False)
+            attend = routed(route, window, compiler_mode)
+            shape.report("flex routed", pairs, attend, ratio, backward=False)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ class BenchAttentionTest(unittest.TestCase):
             arguments = ["--program", __file__, "--output", str(output), "--commit", "c0ffee"]
             stack.enter_context(mock.patch.object(sys, "argv", ["", *arguments, *options]))
             stack.enter_context(mock.patch.object(bench_attention, "run", programs))
+            stack.enter_context(mock.patch.object(bench_attention, "gpu_name", lambda: "a GPU"))
+            stack.enter_context(mock.patch.object(bench_attention, "versions", dict))
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             end = None
             try:
@@ -67,6 +69,7 @@ class BenchAttentionTest(unittest.TestCase):
         programs = Programs(ours[0], peers[0], peers[1], ours[1], ours[2], peers[2])
         card, end = self.measure(programs, "--rounds", "3")
         self.assertIsNone(end)
+        self.assertEqual(card["device"], "a GPU")
         self.assertEqual(programs.order(), ["ours", "peers", "peers", "ours", "ours", "peers"])
         self.assertEqual(card["rounds"], 3)
         expected = [
@@ -92,6 +95,16 @@ class BenchAttentionTest(unittest.TestCase):
         self.assertIn("--backend fused library", first)
         self.assertNotIn("--errors", second)
         self.assertIn("--backend library fused", second)
+
+    def test_peers_are_autotuned_on_request(self):
+        answer = ([line("fused", "full forward", 1.0)], True)
+        for options, autotunes in (([], False), (["--peer-autotune"], True)):
+            programs = Programs(answer, answer)
+            card, _ = self.measure(programs, *options)
+            self.assertEqual(card["peer_autotune"], autotunes)
+            ours, peers = programs.commands
+            self.assertNotIn("--autotune", ours)
+            self.assertEqual("--autotune" in peers, autotunes)
 
     def test_a_peer_that_fails_leaves_the_others_and_is_not_tried_again(self):
         ours = ([line("fused", "full forward", 4.0)], True)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -23,9 +24,11 @@ def parse(*options):
 
 
 def bench_of(*options):
-    with mock.patch.object(bench_step, "gpu_name", return_value="a GPU"):
-        with mock.patch.object(bench_step, "provenance", return_value={"commit": "c0ffee"}):
-            return bench_step.Bench(parse(*options))
+    facts = {"gpu_name": "a GPU", "versions": {"torch": "2"}, "provenance": {"commit": "c0ffee"}}
+    with contextlib.ExitStack() as stack:
+        for name, fact in facts.items():
+            stack.enter_context(mock.patch.object(bench_step, name, return_value=fact))
+        return bench_step.Bench(parse(*options))
 
 
 def trainer_turn(*steps):
@@ -134,6 +137,17 @@ class BenchStepTest(unittest.TestCase):
             with contextlib.redirect_stderr(io.StringIO()) as error, self.assertRaises(SystemExit):
                 parse("--floor", "--", free[0], option)
             self.assertIn(option, error.getvalue())
+
+    def test_peers_and_floor_refuse_what_is_no_llama(self):
+        with tempfile.TemporaryDirectory() as folder:
+            config = Path(folder) / "config.json"
+            config.write_text(json.dumps({"model_type": "qwen3", "vocab_size": 8}))
+            self.assertEqual(parse("--config", str(config)).vocabulary, 8)
+            for options in (["--floor"], ["--peer", "full"]):
+                with contextlib.redirect_stderr(io.StringIO()) as error:
+                    with self.assertRaises(SystemExit):
+                        parse("--config", str(config), *options)
+                self.assertIn("model_type 'qwen3'", error.getvalue())
 
     def test_runs_sample_as_the_floor_counts(self):
         text = bench_step.run_config(parse(), Run("sampled", 0.13), Path("folder"))

@@ -1,6 +1,7 @@
-"""Of what a card says of itself (benchmarks/card.py): the commit, in a clone made for the test."""
+"""Of what a card says of itself (benchmarks/card.py): the devices; the commit, in a clone."""
 
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,20 @@ class CardTest(unittest.TestCase):
         environment = mock.patch.dict(os.environ, others, clear=True)
         environment.start()
         self.addCleanup(environment.stop)
+
+    def test_a_gpu_is_named_by_torch_and_unknown_where_that_sees_none(self):
+        for line, name in (("NVIDIA H100 PCIe", "NVIDIA H100 PCIe"), (None, "unknown")):
+            with mock.patch.object(card, "first_line", return_value=line) as asked:
+                self.assertEqual(card.gpu_name(), name)
+            self.assertEqual(asked.call_args.args, (sys.executable, "-c", card.PRINT_GPU_NAME))
+
+    def test_a_processor_is_named_by_the_system_or_its_kind(self):
+        with tempfile.NamedTemporaryFile("w") as facts:
+            facts.write("processor\t: 0\nmodel name\t: AMD EPYC 7B13\nmodel name\t: another\n")
+            facts.flush()
+            self.assertEqual(card.processor_name(Path(facts.name)), "AMD EPYC 7B13")
+            facts.truncate(0)
+            self.assertEqual(card.processor_name(Path(facts.name)), platform.machine())
 
     def test_cards_written_since_the_commit_are_no_changes_and_all_else_is(self):
         with tempfile.TemporaryDirectory() as folder:

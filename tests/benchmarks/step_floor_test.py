@@ -1,5 +1,6 @@
 """Of the floor of a step (benchmarks/step_floor.py): its counts, against counting one by one."""
 
+import argparse
 import json
 import sys
 import tempfile
@@ -64,6 +65,27 @@ class StepFloorTest(unittest.TestCase):
             shape = read_shape(path, 64, 3, 16)
         self.assertEqual((shape.query_width, shape.key_width), (2048, 2048))
         self.assertFalse(shape.tied)
+
+    def test_only_what_computes_like_a_llama_is_read(self):
+        llama = json.loads((MODELS / "paper-1b.json").read_text())
+        scaled = {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}
+        mistral = {"model_type": "mistral"}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "config.json"
+            for change in (scaled, mistral | {"sliding_window": None}):
+                path.write_text(json.dumps(llama | change))
+                self.assertEqual(read_config(path)["hidden_size"], 2048)
+            for change, named in (
+                ({"model_type": "qwen2"}, "'qwen2'"),
+                ({"model_type": "qwen3"}, "'qwen3'"),
+                ({"attention_bias": True}, "attention_bias"),
+                ({"mlp_bias": True}, "mlp_bias"),
+                (mistral, "sliding_window"),
+                (mistral | {"sliding_window": 4096}, "sliding_window"),
+            ):
+                path.write_text(json.dumps(llama | change))
+                with self.assertRaisesRegex(argparse.ArgumentTypeError, named):
+                    read_config(path)
 
     def test_pairs(self):
         for length, window in ((1, 1), (7, 3), (64, 1), (64, 63), (64, 64), (64, 1000)):
