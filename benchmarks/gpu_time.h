@@ -10,4 +10,8 @@ namespace swiattn {
 // run counts just where the GPU has nothing else to do.
 double median_microseconds(int repeats, const std::function<void()>& run);
 
+// The mean time in microseconds of as many runs, one behind the other, as fill `milliseconds`,
+// after six that warm up and say how many that are.
+double sustained_microseconds(double milliseconds, const std::function<void()>& run);
+
 }  // namespace swiattn

@@ -1,8 +1,8 @@
 // Times the products of linear layers on one GPU as the trainer computes them, and as PyTorch does.
-// Each runs for a while without a pause, as in a step, under the GPU's power limit.
+// The two take turns; in its own each runs for a while without a pause, as in a step, under the
+// GPU's power limit.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
-#include <ATen/cuda/CUDAEvent.h>
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
@@ -11,25 +11,11 @@
 #include <string>
 #include <vector>
 
+#include "benchmarks/gpu_time.h"
 #include "ops/fused_operations.h"
 
 namespace swiattn {
 namespace {
-
-// Mean microseconds of runs that fill `milliseconds`.
-double sustained(double milliseconds, const std::function<void()>& run) {
-  const auto time = [&](int count) {
-    at::cuda::CUDAEvent begin(cudaEventDefault), end(cudaEventDefault);
-    begin.record();
-    for (int i = 0; i < count; ++i) run();
-    end.record();
-    end.synchronize();
-    return 1000.0 * begin.elapsed_time(end) / count;
-  };
-  time(3);
-  const int count = static_cast<int>(1000.0 * milliseconds / time(3)) + 1;
-  return time(count);
-}
 
 int run(int argc, char** argv) {
   int64_t tokens = 32768;
@@ -43,7 +29,8 @@ int run(int argc, char** argv) {
   app.add_option("--layers", layers, "input x output features of each")
       ->delimiter(',')
       ->capture_default_str();
-  app.add_option("--milliseconds", milliseconds, "of each product")->capture_default_str();
+  app.add_option("--milliseconds", milliseconds, "of each product, in five turns")
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (!at::hasCUDA()) {
     fmt::print(stderr, "error: needs a GPU.\n");
@@ -63,8 +50,8 @@ int run(int argc, char** argv) {
       constexpr int kTurns = 5;
       double their_time = 0, our_time = 0;
       for (int i = 0; i < kTurns; ++i) {
-        their_time += sustained(milliseconds / kTurns, theirs) / kTurns;
-        our_time += sustained(milliseconds / kTurns, ours) / kTurns;
+        their_time += sustained_microseconds(milliseconds / kTurns, theirs) / kTurns;
+        our_time += sustained_microseconds(milliseconds / kTurns, ours) / kTurns;
       }
       fmt::print("{:<14}{:<10}{:>10.1f}{:>10.1f}{:>8.3f}{:>10.0f}\n", layer, name, their_time,
                  our_time, our_time / their_time,
