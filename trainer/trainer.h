@@ -37,7 +37,7 @@ enum class RunOutcome { kFinished, kStopped };  // stopped: by a signal, after s
 
 class Trainer {
  public:
-  // What the trainer works on; made by main (swiattn_train.cpp), outliving the trainer.
+  // What the trainer works on; made by run_session.cpp, outliving the trainer.
   struct Parts {
     const RunConfig& config;
     Communicator& communicator;

@@ -1,7 +1,5 @@
-// The efficiency regularizers by name (docs/method.md, section 3).
+// The efficiency regularizers by name (docs/method.md, "The loss and the regularizer").
 #pragma once
-
-#include <string>
 
 #include "ops/regularizer_gamma.h"
 

@@ -53,8 +53,8 @@ class CausalLm {
   // Forward and backward of the SUMS over this micro-batch,
   //   sum_t NLL_t + 1/L sum_l sum_t gamma softplus(s),
   // added to the parameters' gradients; dividing by the global number of counted tokens is the
-  // optimizer's (docs/method.md, section 3). Where the gate samples far rows, the gradient that
-  // goes through the routers is an unbiased estimate.
+  // optimizer's (docs/method.md, "The loss and the regularizer"). Where the gate samples far rows,
+  // the gradient that goes through the routers is an unbiased estimate.
   MicroBatchResult train(const MicroBatch& batch);
 
   // Whether all that train() launches follows from the shape of a micro-batch and whether any of

@@ -2,8 +2,8 @@
 // file compiles in seconds. Matrices are row-major and contiguous, activations bfloat16, statistics
 // and accumulators float32. `stream` is a cudaStream_t. A failed launch throws std::runtime_error.
 //
-// The operations themselves are described in the header of the same name (rms_norm.h …); the files
-// *_fused.cpp call these.
+// The operations themselves are described in the header of the same name (rms_norm.h …); the
+// *fused*.cpp files call these.
 #pragma once
 
 #include <cstdint>

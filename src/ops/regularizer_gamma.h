@@ -1,4 +1,5 @@
-// gamma of the efficiency regularizer (docs/method.md, section 3), token by token:
+// gamma of the efficiency regularizer (docs/method.md, "The loss and the regularizer"), token by
+// token:
 //
 //   gamma_t = base / (eps + nll_weight * NLL_t + disagreement_weight * ||o_full,t - o_swa,t||^2)
 //

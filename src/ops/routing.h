@@ -1,5 +1,6 @@
-// What became of a layer's tokens: the gradient of their router's logits (docs/method.md, sections
-// 2 and 3), and the sums that describe them, the layer's row of RoutingStatistics.
+// What became of a layer's tokens: the gradient of their router's logits (docs/method.md, "One
+// layer" and "The loss and the regularizer"), and the sums that describe them, the layer's row of
+// RoutingStatistics.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -2,8 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include "parallel/accumulation_type.h"
-
 namespace swiattn::reference {
 
 at::Tensor swiglu_forward(const at::Tensor& gate_up) {

@@ -13,8 +13,8 @@ namespace swiattn {
 // A thread that watches whoever waits. Thread-safe.
 class Watchdog {
  public:
-  // `on_timeout` gets a sentence ("waiting for all_reduce for more than 100 s") and must not return
-  // to normal work: it logs and ends the process.
+  // `on_timeout` gets what this rank did ("waited for a barrier for more than 100 s; another rank
+  // is stuck or gone") and must not return to normal work: it logs and ends the process.
   Watchdog(double timeout_seconds, std::function<void(const std::string&)> on_timeout);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
