@@ -353,8 +353,9 @@ std::vector<Field> fields_of(ParallelSection& parallel) {
       field("context", parallel.context, whole(1), kFree,
             "Ranks that share one sequence; in this version 1 only."),
       field("timeout_first", parallel.timeout_first, duration(), kFree,
-            "How long ranks wait for each other until the first step has ended."),
-      field("timeout", parallel.timeout, duration(), kFree, "How long they wait after that."),
+            "How long ranks wait for each other until the first step has ended, and while rank 0 "
+            "writes a checkpoint, a profile or the export."),
+      field("timeout", parallel.timeout, duration(), kFree, "How long they wait otherwise."),
   };
 }
 

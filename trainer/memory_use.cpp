@@ -14,13 +14,16 @@ int64_t bytes_of(const at::Tensor& buffer) {
   return buffer.defined() ? static_cast<int64_t>(buffer.nbytes()) : 0;
 }
 
-// Beside what the layers keep: the stream, its norm and the gradient of that; a chunk's logits, in
-// float32, with their gradients, or with the temporary of the reference.
+// Beside what the layers keep: the stream, its norm and the gradient of that; logits in float32,
+// and their gradients, or the temporary of the reference.
 int64_t head_activations(const ModelConfig& config, at::ScalarType compute_type, int64_t tokens) {
   const auto element = static_cast<int64_t>(c10::elementSize(compute_type));
-  const int64_t chunk = compute_type == at::kBFloat16 ? kFusedChunkLogits : kChunkLogits;
-  const int64_t logits = std::min(tokens * config.vocab_size, chunk);
-  return 3 * tokens * config.hidden_size * element + logits * (4 + element);
+  const CrossEntropyRows rows = compute_type == at::kBFloat16
+                                    ? fused_cross_entropy_rows(config.vocab_size)
+                                    : reference_cross_entropy_rows(config.vocab_size);
+  const int64_t logits = std::min(tokens, rows.logits) * config.vocab_size;
+  const int64_t gradients = std::min(tokens, rows.gradients) * config.vocab_size;
+  return 3 * tokens * config.hidden_size * element + 4 * logits + element * gradients;
 }
 
 }  // namespace

@@ -161,8 +161,7 @@ CausalLmOptions model_options(const RunConfig& config, const ModelConfig& model)
 
 bool replays_training(const RunConfig& config, const ModelConfig& model, c10::Device device) {
   return device.is_cuda() && compute_type(config) == at::kBFloat16 &&
-         config.train.recompute == TrainSection::Recompute::kNone &&
-         !steers_ratio(config) &&
+         config.train.recompute == TrainSection::Recompute::kNone && !steers_ratio(config) &&
          is_bound_by_launches(config.train.micro_batch * config.data.sequence_length,
                               model.hidden_size);
 }

@@ -53,12 +53,25 @@ struct RootFiles {
   }
 };
 
+// Everything a run needs on this rank, in the order in which it is made.
+struct Surroundings {
+  const RunConfig& config;
+  Communicator& communicator;
+  Watchdog& watchdog;
+  c10::Device device;
+  const DeviceFacts& facts;
+  std::optional<RootFiles>& root;
+  ConsoleLog& log;
+};
+
 // Where the run begins, known to all ranks.
 struct Start {
   TrainingProgress progress;
   ModelConfig model;
   std::string tokenizer_hash;  // of the starting folder; "" when it is not known
   bool exported = false;       // what this progress is to leave behind is there
+
+  bool is_finished(const RunConfig& config) const { return progress.step >= config.total_steps(); }
 };
 
 // How it ended.
@@ -67,6 +80,28 @@ struct End {
   TrainingProgress progress;
   bool saved = true;  // false: a disk was full at the last save
 };
+
+// Ranks read files of their own hosts. Where these differ, or one host has no GPU, they would train
+// models that differ, or wait for each other in different ways.
+void agree_on_setting(Communicator& host, const RunConfig& config, c10::Device device) {
+  if (host.size() == 1) return;
+  const std::string on_root = host.broadcast_text(c10::DeviceTypeName(device.type()), 0);
+  const std::string of_root = host.broadcast_text(print_run_config(config), 0);
+  agree(host, [&] {
+    const std::string here = c10::DeviceTypeName(device.type());
+    if (here != on_root) {
+      fail(ExitCode::kConfiguration,
+           "This rank computes on a {} and rank 0 on a {}: give each rank a GPU, or --device cpu.",
+           here, on_root);
+    }
+    const RunConfig roots = parse_run_config(of_root, "rank 0's configuration", {});
+    const std::vector<ConfigChange> differences = config_changes(roots, config);
+    if (differences.empty()) return;
+    fail(ExitCode::kConfiguration,
+         "This rank has {} {} where rank 0 has {}: start all ranks with the same file and flags.",
+         differences[0].key, differences[0].after, differences[0].before);
+  });
+}
 
 // Between the devices of the ranks that `host` joins.
 std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Communicator> host,
@@ -144,6 +179,32 @@ std::vector<ConfigChange> compare_configs(const SavedCheckpoint& checkpoint,
     text += fmt::format(" {} is part of the model, and --allow-change does not reach it.", key);
   }
   throw Error(ExitCode::kConfiguration, text);
+}
+
+void describe_run(const TrainArguments& arguments, RootFiles& root, const Surroundings& s) {
+  ProgramFacts facts;
+  facts.command_line = arguments.command_line;
+  facts.versions = {{"swiattn", kVersion}, {"torch", TORCH_VERSION}};
+  if (s.device.is_cuda()) facts.gpus = {s.facts.name};
+  facts.ranks = s.communicator.size();
+  root.folder.describe(read_file(arguments.config_path, ExitCode::kConfiguration),
+                       print_run_config(s.config), describe_environment(facts));
+}
+
+// Rank 0 takes the run's folder and looks for a checkpoint there. Returns what has changed in the
+// configuration since it was saved.
+std::vector<ConfigChange> open_run(const TrainArguments& arguments, const Surroundings& s) {
+  std::vector<ConfigChange> changes;
+  agree_on_root(s.communicator, [&] {
+    RootFiles& root = s.root.emplace(s.config, s.log);
+    find_checkpoint(root, arguments.resume);
+    if (root.checkpoint) {
+      changes = compare_configs(*root.checkpoint, s.config, arguments.allowed_changes);
+    }
+    describe_run(arguments, root, s);
+    s.log.attach_file(root.folder.log());
+  });
+  return changes;
 }
 
 // Whether checkpoints of later steps are there, which going on from this one abandons.
@@ -250,15 +311,21 @@ void load_parameters(const RunConfig& config, const ModelConfig& model, const Ro
   }
 }
 
-void describe_run(const TrainArguments& arguments, const RunConfig& config, RootFiles& root,
-                  const DeviceFacts& device, bool on_gpu, int ranks) {
-  ProgramFacts facts;
-  facts.command_line = arguments.command_line;
-  facts.versions = {{"swiattn", kVersion}, {"torch", TORCH_VERSION}};
-  if (on_gpu) facts.gpus = {device.name};
-  facts.ranks = ranks;
-  root.folder.describe(read_file(arguments.config_path, ExitCode::kConfiguration),
-                       print_run_config(config), describe_environment(facts));
+// The model with its weights and moments, on every rank.
+void load_model(std::optional<TrainedModel>& trained, const Start& start, const Surroundings& s) {
+  if (s.device.is_cuda()) choose_algorithms(is_deterministic(s.config, start.model, s.device));
+  agree(s.communicator, [&] {
+    trained.emplace(s.config, start.model, s.device, [&](const std::string& sentence) {
+      if (s.root) s.log.warning("{}", sentence);
+    });
+  });
+  agree_on_root(s.communicator, [&] {
+    load_parameters(s.config, start.model, *s.root, trained->parameters, s.log);
+  });
+  broadcast_parameters(trained->parameters, s.communicator);
+  trained->parameters.refresh_compute_copies();
+  s.log.info("{}.", describe_computing(s.config, start.model, s.device, s.communicator.size(),
+                                       trained->model.backend()));
 }
 
 // What a model card says of the run; figures are those of the last step.
@@ -310,16 +377,6 @@ void complete(RootFiles& root, const RunConfig& config, const ModelConfig& model
   }
 }
 
-// Everything a run needs on this rank, in the order in which it is made.
-struct Surroundings {
-  const RunConfig& config;
-  Communicator& communicator;
-  Watchdog& watchdog;
-  const DeviceFacts& device;
-  std::optional<RootFiles>& root;
-  ConsoleLog& log;
-};
-
 // Runs the trainer. What goes wrong on this rank alone is told with its step, and reaches the run's
 // log from other ranks too where they see the folder.
 RunOutcome run_trainer(Trainer& trainer, RunObserver& observer, const Surroundings& s) {
@@ -342,8 +399,7 @@ RunOutcome run_trainer(Trainer& trainer, RunObserver& observer, const Surroundin
 End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
   const int rank = s.communicator.rank(), ranks = s.communicator.size();
   if (s.root) {
-    const c10::Device device = trained.parameters.device();
-    for (const std::string& warning : start_warnings(s.config, start.model, device)) {
+    for (const std::string& warning : start_warnings(s.config, start.model, s.device)) {
       s.log.warning("{}", warning);
     }
   }
@@ -363,27 +419,46 @@ End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
   std::unique_ptr<Profiler> profiler;
   if (s.root && s.config.log.profile) {
     profiler = std::make_unique<Profiler>(FileSystem::posix(), s.root->folder.profile(),
-                                          *s.config.log.profile, trained.parameters.device(),
-                                          s.device.name, *observer);
+                                          *s.config.log.profile, s.device, s.facts.name, *observer);
   }
   std::optional<CapturedTraining> captured;
-  if (replays_training(s.config, start.model, trained.parameters.device())) {
+  if (replays_training(s.config, start.model, s.device)) {
     captured.emplace(trained.model, trained.parameters, [&](const std::string& sentence) {
       // Of this rank alone. The observers of other ranks are silent, their consoles name them.
       if (s.root) return observer->warn(sentence);
       s.log.warning("{}", sentence);
     });
   }
-  const bool works_by_itself = trained.parameters.device().is_cuda();
   Trainer trainer(
       {s.config, s.communicator, trained.model, trained.parameters, *observer, s.watchdog,
-       s.root ? &s.root->store : nullptr, profiler.get(), s.device.bf16_peak_flops,
-       captured ? &*captured : nullptr, /*lag=*/works_by_itself ? size_t{1} : size_t{0}},
+       s.root ? &s.root->store : nullptr, profiler.get(), s.facts.bf16_peak_flops,
+       captured ? &*captured : nullptr, /*lag=*/s.device.is_cuda() ? size_t{1} : size_t{0}},
       start.progress, std::move(*stream), std::move(validation));
   const RunOutcome outcome = run_trainer(trainer, *observer, s);
   observer->enter(trainer.progress().step,
                   outcome == RunOutcome::kFinished ? "finished" : "stopped");
   return {outcome, trainer.progress(), trainer.saved()};
+}
+
+// The last export, report and sentence.
+ExitCode finish(const End& end, const Start& start, const FlatParameters& parameters,
+                const Surroundings& s) {
+  s.watchdog.set_timeout(s.config.parallel.timeout_first);  // the others wait for rank 0's disk
+  const bool finished = end.outcome == RunOutcome::kFinished;
+  agree_on_root(s.communicator, [&] {
+    if (start.is_finished(s.config)) set_outdated_aside(*s.root, end.progress.step, s.log);
+    complete(*s.root, s.config, start.model, parameters, end.progress, finished, s.log);
+  });
+  if (!end.saved) {
+    throw AgreedError(ExitCode::kCheckpoint,
+                      fmt::format("The run is finished, but its last checkpoint could not be "
+                                  "saved: start the same command again when {} has room.",
+                                  s.config.run.folder));
+  }
+  if (finished) return ExitCode::kDone;
+  s.log.info("Stopped by a signal after step {}; start the same command again to go on.",
+             end.progress.step);
+  return ExitCode::kPreempted;
 }
 
 }  // namespace
@@ -404,26 +479,18 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
       device = choose_device(arguments.device, mpi.local_rank());
       attention_backend(config, device);  // what it refuses leaves the run's folder untouched
     });
+    agree_on_setting(*host, config, device);
   }
   watchdog.set_timeout(config.parallel.timeout_first);
   install_stop_signals(config.preempt.signals);
   const DeviceFacts facts = device_facts(device);
   const auto communicator = watch(make_communicator(std::move(host), device, watchdog), watchdog);
-
   std::optional<RootFiles> root;
-  std::vector<ConfigChange> changes;
-  agree_on_root(*communicator, [&] {
-    root.emplace(config, log);
-    find_checkpoint(*root, arguments.resume);
-    if (root->checkpoint) {
-      changes = compare_configs(*root->checkpoint, config, arguments.allowed_changes);
-    }
-    describe_run(arguments, config, *root, facts, device.is_cuda(), communicator->size());
-    log.attach_file(root->folder.log());
-  });
+  const Surroundings s{config, *communicator, watchdog, device, facts, root, log};
+
+  std::vector<ConfigChange> changes = open_run(arguments, s);
   const Start start = agree_on_start(config, root, *communicator);
-  const bool trains = start.progress.step < config.total_steps();
-  if (!trains) {
+  if (start.is_finished(config)) {
     log.info("The run in {} is finished: {} of {} steps.", config.run.folder, start.progress.step,
              config.total_steps());
     if (start.exported) return ExitCode::kDone;
@@ -432,41 +499,11 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
   for (const ConfigChange& change : changes) {
     log.info("{} changes from {} to {}.", change.key, change.before, change.after);
   }
-
-  if (device.is_cuda()) choose_algorithms(is_deterministic(config, start.model, device));
   std::optional<TrainedModel> trained;
-  agree(*communicator, [&] {
-    trained.emplace(config, start.model, device, [&](const std::string& sentence) {
-      if (root) log.warning("{}", sentence);
-    });
-  });
-  agree_on_root(*communicator,
-                [&] { load_parameters(config, start.model, *root, trained->parameters, log); });
-  broadcast_parameters(trained->parameters, *communicator);
-  trained->parameters.refresh_compute_copies();
-  log.info("{}.", describe_computing(config, start.model, device, communicator->size(),
-                                     trained->model.backend()));
-
+  load_model(trained, start, s);
   End end{RunOutcome::kFinished, start.progress};
-  if (trains) {
-    end = train(start, *trained, {config, *communicator, watchdog, facts, root, log});
-  }
-  watchdog.set_timeout(config.parallel.timeout_first);  // the others wait for rank 0's disk
-  const bool finished = end.outcome == RunOutcome::kFinished;
-  agree_on_root(*communicator, [&] {
-    if (!trains) set_outdated_aside(*root, end.progress.step, log);
-    complete(*root, config, start.model, trained->parameters, end.progress, finished, log);
-  });
-  if (!end.saved) {
-    throw AgreedError(ExitCode::kCheckpoint,
-                      fmt::format("The run is finished, but its last checkpoint could not be "
-                                  "saved: start the same command again when {} has room.",
-                                  config.run.folder));
-  }
-  if (finished) return ExitCode::kDone;
-  log.info("Stopped by a signal after step {}; start the same command again to go on.",
-           end.progress.step);
-  return ExitCode::kPreempted;
+  if (!start.is_finished(config)) end = train(start, *trained, s);
+  return finish(end, start, trained->parameters, s);
 }
 
 }  // namespace swiattn

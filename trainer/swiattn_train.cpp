@@ -16,6 +16,7 @@ namespace {
 struct Options {
   TrainArguments train;
   bool dry_run = false;
+  int ranks = 1;  // of the dry run
   bool print_config = false;
   bool print_reference = false;
 };
@@ -33,9 +34,13 @@ void add_options(CLI::App& app, Options& options) {
   app.add_option("--device", options.train.device,
                  "Where to compute; default: a GPU if there is one")
       ->check(CLI::IsMember({"cpu", "cuda"}));
-  app.add_flag("--dry-run", options.dry_run,
-               "Check model, data and configuration, print what the run would be, and stop; on a "
-               "machine without a GPU, say what would be different on one");
+  CLI::Option* dry_run = app.add_flag(
+      "--dry-run", options.dry_run,
+      "Check model, data and configuration, print what the run would be, and stop; on a "
+      "machine without a GPU, say what would be different on one");
+  app.add_option("--ranks", options.ranks, "With --dry-run: how many ranks the run will have")
+      ->check(CLI::PositiveNumber)
+      ->needs(dry_run);
   app.add_flag("--print-config", options.print_config, "Print the resolved configuration and stop");
   app.add_flag("--print-reference", options.print_reference,
                "Print the reference of all keys in Markdown and stop");
@@ -66,7 +71,7 @@ int run(int argc, char** argv) {
   if (options.print_config || options.dry_run) {
     const RunConfig config = read_run_config(options.train.config_path, options.train.overrides);
     std::cout << with_torch_errors([&] {
-      return options.dry_run ? describe_dry_run(config, options.train.device, 1)
+      return options.dry_run ? describe_dry_run(config, options.train.device, options.ranks)
                              : print_run_config(config);
     });
     return 0;

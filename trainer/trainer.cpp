@@ -197,9 +197,9 @@ void Trainer::reduce(StepSums& sums) {
   if (communicator_.size() == 1) return;
   const NamedRange phase(Phase::kReduce);
   for (FlatUnit& unit : parameters_.units()) {
-    if (unit.trainable_numel > 0) communicator_.all_reduce(unit.gradient, ReduceOperation::kSum);
+    if (unit.trainable_numel > 0) communicator_.all_reduce(unit.gradient);
   }
-  communicator_.all_reduce(sums.tensor(), ReduceOperation::kSum);
+  communicator_.all_reduce(sums.tensor());
 }
 
 // Everything here is computed from reduced values, so that all ranks decide alike without asking.

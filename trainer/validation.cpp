@@ -15,7 +15,7 @@ ValidationResult validate_model(const CausalLm& model, NamedStream& set, Communi
       sums.add(model.evaluate(micro_batch, Branches::kTaken), micro_batch);
     }
   }
-  communicator.all_reduce(sums.tensor(), ReduceOperation::kSum);
+  communicator.all_reduce(sums.tensor());
   const Watchdog::Watch watch(watchdog, "the validation's results");
   const StepReport report(sums.tensor().cpu());
   return {report.loss(), report.full_ratio(), static_cast<int64_t>(report.counted)};

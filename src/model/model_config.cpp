@@ -119,9 +119,26 @@ std::string parse_dtype(const JsonCursor& json) {
   return dtype;
 }
 
+// With null every head has keys of its own; a key that is not there is transformers' default.
+int64_t parse_kv_heads(const JsonCursor& json, const ModelConfig& config) {
+  if (json.value().contains("num_key_value_heads")) {
+    return integer_or(json, "num_key_value_heads", config.heads);
+  }
+  switch (config.architecture) {
+    case Architecture::kLlama:
+      break;
+    case Architecture::kMistral:
+      return 8;
+    case Architecture::kQwen2:
+    case Architecture::kQwen3:
+      return 32;
+  }
+  return config.heads;
+}
+
 void parse_heads(const JsonCursor& json, ModelConfig& config) {
   config.heads = json["num_attention_heads"].integer(1, kLargest);
-  config.kv_heads = integer_or(json, "num_key_value_heads", config.heads);
+  config.kv_heads = parse_kv_heads(json, config);
   if (config.heads % config.kv_heads != 0) {
     json["num_key_value_heads"].refuse(
         fmt::format("a divisor of num_attention_heads ({})", config.heads));

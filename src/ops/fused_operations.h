@@ -11,6 +11,7 @@ const Operations& fused_operations();
 
 namespace fused {
 
+EmbeddingBackward embedding_backward;
 RmsNormForward rms_norm_forward;
 RmsNormBackward rms_norm_backward;
 LinearForward linear_forward;

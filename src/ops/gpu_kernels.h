@@ -24,6 +24,11 @@ struct ColumnSum {
   GradientSum sum;  // whether it replaces the total or is added to it
 };
 
+// embedding.h's backward: adds the sum over an id's tokens to its row of `table` [vocab, width].
+// `ids` [tokens] are sorted, `order` [tokens] says which token of `grad` [tokens, width] each is.
+void embedding_backward(const Bf16* grad, const int64_t* ids, const int64_t* order, float* table,
+                        int64_t tokens, int64_t width, void* stream);  // width: a multiple of 8
+
 // The norm, and the router behind it where `router_weight` is not null.
 struct RmsNormForwardArguments {
   const Bf16* x;               // [rows, width]

@@ -7,10 +7,27 @@
 #include "ops/linear.h"
 #include "parallel/accumulation_type.h"
 
-namespace swiattn::reference {
-namespace {
+namespace swiattn {
 
-int64_t chunk_rows(int64_t vocab_size) { return std::max<int64_t>(16, kChunkLogits / vocab_size); }
+CrossEntropyRows reference_cross_entropy_rows(int64_t vocab_size) {
+  constexpr int64_t kLogits = int64_t{1} << 24;
+  const int64_t rows = std::max<int64_t>(16, kLogits / vocab_size);
+  return {rows, rows};
+}
+
+// Each product for dL/dW reads and writes the whole float32 [V, d]. On an H100 that takes as long
+// as the product of about 1,000 rows whatever V and d are, so that several chunks of logits share
+// one.
+CrossEntropyRows fused_cross_entropy_rows(int64_t vocab_size) {
+  constexpr int64_t kLogits = int64_t{1} << 26, kGradients = int64_t{1} << 28;
+  constexpr int64_t kTile = 128, kFewest = 2048;
+  const int64_t logits = std::max(kTile, kLogits / vocab_size / kTile * kTile);
+  const int64_t gradients = std::max(kFewest, kGradients / vocab_size);
+  return {logits, std::max(logits, gradients / logits * logits)};
+}
+
+namespace reference {
+namespace {
 
 struct Chunk {
   at::Tensor logits;     // [n, V] accumulation type
@@ -35,7 +52,7 @@ Chunk evaluate(const at::Tensor& hidden, const at::Tensor& weight, const at::Ten
 at::Tensor linear_cross_entropy_forward(const at::Tensor& hidden, const at::Tensor& weight,
                                         const at::Tensor& targets) {
   const int64_t tokens = hidden.size(0);
-  const int64_t rows = chunk_rows(weight.size(0));
+  const int64_t rows = reference_cross_entropy_rows(weight.size(0)).logits;
   at::Tensor nll =
       at::empty({tokens}, hidden.options().dtype(accumulation_type(hidden.scalar_type())));
   for (int64_t begin = 0; begin < tokens; begin += rows) {
@@ -53,7 +70,7 @@ LinearCrossEntropyOutput linear_cross_entropy_train(const at::Tensor& hidden,
                                                     const GradientTarget& grad_weight,
                                                     const NllWeight& nll_weight) {
   const int64_t tokens = hidden.size(0);
-  const int64_t rows = chunk_rows(weight.size(0));
+  const int64_t rows = reference_cross_entropy_rows(weight.size(0)).logits;
   GradientTarget of_chunk = grad_weight;
   LinearCrossEntropyOutput out;
   out.nll = at::empty({tokens}, hidden.options().dtype(accumulation_type(hidden.scalar_type())));
@@ -80,4 +97,5 @@ LinearCrossEntropyOutput linear_cross_entropy_train(const at::Tensor& hidden,
   return out;
 }
 
-}  // namespace swiattn::reference
+}  // namespace reference
+}  // namespace swiattn

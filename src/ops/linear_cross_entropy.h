@@ -16,10 +16,13 @@ struct LinearCrossEntropyOutput {
   at::Tensor grad_hidden;  // [T, d], the type of hidden; undefined from the forward alone
 };
 
-// About so many logits exist at once, in float32 with their gradients in the type of hidden; some
-// more where the vocabulary is so large that too few rows were left.
-inline constexpr int64_t kChunkLogits = int64_t{1} << 24;       // of the reference
-inline constexpr int64_t kFusedChunkLogits = int64_t{1} << 26;  // on a GPU in bfloat16
+// How many rows are worked on at a time.
+struct CrossEntropyRows {
+  int64_t logits;     // their logits exist at once, in the accumulation type
+  int64_t gradients;  // the gradients of their logits do, in the type of hidden
+};
+CrossEntropyRows reference_cross_entropy_rows(int64_t vocab_size);
+CrossEntropyRows fused_cross_entropy_rows(int64_t vocab_size);  // on a GPU in bfloat16
 
 // What one token's NLL is multiplied by in the objective, given the NLLs of rows [begin, begin +
 // n): returns [n]. Empty for the plain sum. Only a regularizer whose gamma is not detached uses it.

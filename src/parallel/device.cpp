@@ -35,10 +35,11 @@ struct Peak {
   double flops;
 };
 constexpr std::array kPeaks = {
-    Peak{"H200 NVL", 835e12}, Peak{"H200", 989.4e12},    Peak{"H100 PCIe", 756e12},
-    Peak{"H100 NVL", 835e12}, Peak{"H100", 989.4e12},   Peak{"H800", 989.4e12},    Peak{"B200", 2250e12},
-    Peak{"A100", 312e12},     Peak{"A800", 312e12},      Peak{"L40S", 362e12},
-    Peak{"RTX 4090", 165e12}, Peak{"RTX 3090", 71e12},   Peak{"A6000", 155e12},
+    Peak{"H200 NVL", 835e12}, Peak{"H200", 989.4e12},   Peak{"H100 PCIe", 756e12},
+    Peak{"H100 NVL", 835e12}, Peak{"H100", 989.4e12},   Peak{"H800", 989.4e12},
+    Peak{"B200", 2250e12},    Peak{"A100", 312e12},     Peak{"A800", 312e12},
+    Peak{"L40S", 362e12},     Peak{"RTX 4090", 165e12}, Peak{"RTX 3090", 71e12},
+    Peak{"A6000", 155e12},
 };
 #endif
 

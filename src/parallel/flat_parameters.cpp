@@ -88,11 +88,6 @@ const Segment& FlatUnit::segment(const std::string& tensor_name) const {
   fail(ExitCode::kInternal, "Internal error: the unit {} has no tensor {}.", name, tensor_name);
 }
 
-bool FlatUnit::has_group(const std::string& group) const {
-  return std::any_of(groups.begin(), groups.end(),
-                     [&](const FlatGroup& candidate) { return candidate.name == group; });
-}
-
 at::Tensor FlatUnit::master_view(const Segment& segment) const {
   return master.narrow(0, segment.offset, segment.spec.numel()).view(segment.spec.shape);
 }

@@ -76,7 +76,6 @@ struct FlatUnit {
   at::Tensor moment2;   // [trainable_numel] moment type
 
   const Segment& segment(const std::string& tensor_name) const;
-  bool has_group(const std::string& group) const;
   at::Tensor master_view(const Segment& segment) const;  // shaped
   // The members of a group as one operand.
   at::Tensor group_master(const std::string& group) const;

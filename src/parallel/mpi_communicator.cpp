@@ -36,15 +36,14 @@ class MpiCommunicator final : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
-  void all_reduce(at::Tensor& tensor, ReduceOperation operation) override {
+  void all_reduce(at::Tensor& tensor) override {
     check_host(tensor);
-    const MPI_Op op = operation == ReduceOperation::kSum ? MPI_SUM : MPI_MAX;
     const MPI_Datatype type = mpi_type(tensor.scalar_type());
     auto* bytes = static_cast<char*>(tensor.data_ptr());
     for (int64_t begin = 0; begin < tensor.numel(); begin += kPiece) {
       const auto count = static_cast<int>(std::min(kPiece, tensor.numel() - begin));
-      check_mpi(MPI_Allreduce(MPI_IN_PLACE, bytes + begin * tensor.element_size(), count, type, op,
-                              MPI_COMM_WORLD),
+      check_mpi(MPI_Allreduce(MPI_IN_PLACE, bytes + begin * tensor.element_size(), count, type,
+                              MPI_SUM, MPI_COMM_WORLD),
                 "MPI_Allreduce");
     }
   }
@@ -73,8 +72,6 @@ class MpiCommunicator final : public Communicator {
     for (int root = 0; root < size_; ++root) all.push_back(broadcast_text(text, root));
     return all;
   }
-
-  void barrier() override { check_mpi(MPI_Barrier(MPI_COMM_WORLD), "MPI_Barrier"); }
 
  private:
   static void check_host(const at::Tensor& tensor) {

@@ -52,12 +52,11 @@ class NcclCommunicator final : public Communicator {
   int rank() const override { return host_->rank(); }
   int size() const override { return host_->size(); }
 
-  void all_reduce(at::Tensor& tensor, ReduceOperation operation) override {
+  void all_reduce(at::Tensor& tensor) override {
     check_device(tensor);
     check_nccl(ncclAllReduce(tensor.const_data_ptr(), tensor.mutable_data_ptr(),
                              static_cast<size_t>(tensor.numel()), nccl_type(tensor.scalar_type()),
-                             operation == ReduceOperation::kSum ? ncclSum : ncclMax, communicator_,
-                             stream()),
+                             ncclSum, communicator_, stream()),
                "ncclAllReduce");
   }
 
@@ -74,7 +73,6 @@ class NcclCommunicator final : public Communicator {
   std::vector<std::string> all_gather_text(const std::string& text) override {
     return host_->all_gather_text(text);
   }
-  void barrier() override { host_->barrier(); }
 
  private:
   cudaStream_t stream() const { return c10::cuda::getCurrentCUDAStream(device_.index()).stream(); }

@@ -12,9 +12,9 @@ class WatchedCommunicator final : public Communicator {
 
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
-  void all_reduce(at::Tensor& tensor, ReduceOperation operation) override {
+  void all_reduce(at::Tensor& tensor) override {
     const Watchdog::Watch watch(watchdog_, "an all-reduce");
-    inner_->all_reduce(tensor, operation);
+    inner_->all_reduce(tensor);
   }
   void broadcast(at::Tensor& tensor, int root) override {
     const Watchdog::Watch watch(watchdog_, "a broadcast");
@@ -27,10 +27,6 @@ class WatchedCommunicator final : public Communicator {
   std::vector<std::string> all_gather_text(const std::string& text) override {
     const Watchdog::Watch watch(watchdog_, "the other ranks' reports");
     return inner_->all_gather_text(text);
-  }
-  void barrier() override {
-    const Watchdog::Watch watch(watchdog_, "a barrier");
-    inner_->barrier();
   }
 
  private:

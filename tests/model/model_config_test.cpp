@@ -70,6 +70,19 @@ TEST(ModelConfig, ReadsEveryKey) {
   EXPECT_EQ(config.dtype, "float16");
 }
 
+TEST(ModelConfig, TheArchitectureDecidesHowManyKvHeadsThereAreWithoutTheirKey) {
+  const auto kv_heads = [](const char* type) {
+    Json json = with(of_type(type), "num_attention_heads", 64);
+    json.update(Json{{"hidden_size", 512}, {"head_dim", 8}});
+    json.erase("num_key_value_heads");
+    return parse(json).kv_heads;
+  };
+  EXPECT_EQ(kv_heads("llama"), 64);
+  EXPECT_EQ(kv_heads("mistral"), 8);
+  EXPECT_EQ(kv_heads("qwen2"), 32);
+  EXPECT_EQ(kv_heads("qwen3"), 32);
+}
+
 TEST(ModelConfig, TheArchitectureDecidesOverBiasesAndNorms) {
   const ModelConfig qwen2 = parse(of_type("qwen2"));
   EXPECT_TRUE(qwen2.qkv_bias);

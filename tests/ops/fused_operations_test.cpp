@@ -318,6 +318,29 @@ TEST(FusedHeadNormOfNoTokens, LeavesAGradientOfZeros) {
   EXPECT_TRUE(at::equal(target.tensor, at::zeros_like(target.tensor)));
 }
 
+// Few ids, so that one has many tokens; and of a vocabulary in which most have none.
+TEST_P(FusedOperationsTest, Embedding) {
+  for (const int64_t vocabulary : {1, 3, 5000}) {
+    const at::Tensor grad = random({rows_, width_});
+    const at::Tensor ids = at::randint(vocabulary, {rows_}, grad.options().dtype(at::kLong));
+    for (const GradientSum sum : {GradientSum::kWrite, GradientSum::kAdd}) {
+      expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
+        const GradientTarget table = accumulator({vocabulary, width_}, type, sum);
+        ops.embedding_backward(grad.to(type), ids, table);
+        return {table.tensor};
+      });
+    }
+    const GradientTarget once = accumulator({vocabulary, width_}, at::kBFloat16, GradientSum::kAdd);
+    fused::embedding_backward(grad, ids, once);
+    for (int repeat = 0; repeat < 20; ++repeat) {
+      const GradientTarget again =
+          accumulator({vocabulary, width_}, at::kBFloat16, GradientSum::kAdd);
+      fused::embedding_backward(grad, ids, again);
+      EXPECT_TRUE(at::equal(again.tensor, once.tensor));
+    }
+  }
+}
+
 TEST_P(FusedOperationsTest, Swiglu) {
   const at::Tensor gate_up = random({rows_, 2 * width_}), grad = random({rows_, width_});
   expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
@@ -371,22 +394,35 @@ TEST_P(FusedOperationsTest, LinearAccumulatesItsWeightGradientInFloat32) {
   }
 }
 
+void expect_exact_cross_entropy(Shape shape, int64_t vocabulary) {
+  const at::Tensor hidden = random({shape.rows, shape.width});
+  const at::Tensor weight = random({vocabulary, shape.width}) / std::sqrt(1.0 * shape.width);
+  at::Tensor targets = at::randint(vocabulary, {shape.rows}, hidden.options().dtype(at::kLong));
+  if (shape.rows > 2) targets.narrow(0, 1, 1).fill_(-1);
+  for (const GradientSum sum : {GradientSum::kWrite, GradientSum::kAdd}) {
+    expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
+      const GradientTarget grad_weight = accumulator({vocabulary, shape.width}, type, sum);
+      const auto out = ops.linear_cross_entropy_train(hidden.to(type), weight.to(type), targets,
+                                                      grad_weight, {});
+      return {ops.linear_cross_entropy_forward(hidden.to(type), weight.to(type), targets), out.nll,
+              out.grad_hidden, grad_weight.tensor};
+    });
+  }
+}
+
 TEST_P(FusedOperationsTest, LinearCrossEntropy) {
   for (const int64_t vocabulary : {37, 1000, 49152}) {
-    const at::Tensor hidden = random({rows_, width_});
-    const at::Tensor weight = random({vocabulary, width_}) / std::sqrt(1.0 * width_);
-    at::Tensor targets = at::randint(vocabulary, {rows_}, hidden.options().dtype(at::kLong));
-    if (rows_ > 2) targets.narrow(0, 1, 1).fill_(-1);
-    for (const GradientSum sum : {GradientSum::kWrite, GradientSum::kAdd}) {
-      expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
-        const GradientTarget grad_weight = accumulator({vocabulary, width_}, type, sum);
-        const auto out = ops.linear_cross_entropy_train(hidden.to(type), weight.to(type), targets,
-                                                        grad_weight, {});
-        return {ops.linear_cross_entropy_forward(hidden.to(type), weight.to(type), targets),
-                out.nll, out.grad_hidden, grad_weight.tensor};
-      });
-    }
+    expect_exact_cross_entropy(GetParam(), vocabulary);
   }
+}
+
+TEST(FusedCrossEntropyTest, SumsTheGradientsOfSeveralGroupsOfRows) {
+  at::manual_seed(5);
+  constexpr int64_t kVocabulary = 152'000;
+  const CrossEntropyRows at_once = fused_cross_entropy_rows(kVocabulary);
+  EXPECT_EQ(at_once.logits, 384);
+  EXPECT_EQ(at_once.gradients, 5 * at_once.logits);
+  expect_exact_cross_entropy({at_once.gradients + at_once.logits + 1, 64}, kVocabulary);
 }
 
 // The kernel's numbers are judged in routing_kernels_test.cpp; this is the way to it.

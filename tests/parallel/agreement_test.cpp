@@ -13,13 +13,12 @@ class TwoRanks : public Communicator {
   explicit TwoRanks(std::string other) : other_(std::move(other)) {}
   int rank() const override { return 0; }
   int size() const override { return 2; }
-  void all_reduce(at::Tensor&, ReduceOperation) override {}
+  void all_reduce(at::Tensor&) override {}
   void broadcast(at::Tensor&, int) override {}
   std::string broadcast_text(const std::string& text, int) override { return text; }
   std::vector<std::string> all_gather_text(const std::string& text) override {
     return {text, other_};
   }
-  void barrier() override {}
 
  private:
   std::string other_;

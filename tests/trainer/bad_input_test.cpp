@@ -104,12 +104,8 @@ std::vector<Case> cases() {
   return all;
 }
 
-class BadInputTest : public testing::TestWithParam<std::tuple<Case, int>> {};
-
-TEST_P(BadInputTest, EndsInASentenceAndTheExitCodeOfItsKind) {
-  const auto& [c, ranks] = GetParam();
-  const TemporaryFolder folder;
-  const std::string root = folder.path();
+// A model folder, a shard and run.yaml in ROOT.
+void write_small_run(const std::string& root) {
   const ModelConfig config = small_config(Architecture::kLlama);
   write_model_folder(root + "/base", config, random_weights(config, false, 5));
   write_flat_shard(root + "/tokens.bin", random_documents(3000, config.vocab_size, 6));
@@ -122,6 +118,15 @@ TEST_P(BadInputTest, EndsInASentenceAndTheExitCodeOfItsKind) {
                   "train: {{steps: 4, global_batch: 4}}\n"
                   "schedule: {{warmup: 1}}\n",
                   root));
+}
+
+class BadInputTest : public testing::TestWithParam<std::tuple<Case, int>> {};
+
+TEST_P(BadInputTest, EndsInASentenceAndTheExitCodeOfItsKind) {
+  const auto& [c, ranks] = GetParam();
+  const TemporaryFolder folder;
+  const std::string root = folder.path();
+  write_small_run(root);
   if (c.damage) c.damage(root);
   std::string flags = c.flags;
   if (const size_t at = flags.find("ROOT"); at != std::string::npos) flags.replace(at, 4, root);
@@ -157,6 +162,25 @@ INSTANTIATE_TEST_SUITE_P(All, BadInputTest,
                                               std::get<1>(info.param) == 1 ? "alone" : "two_ranks");
                          });
 
+// Two ranks that were started with different flags, as with a file that differs between hosts.
+TEST(RanksThatDiffer, AreRefusedByTheKeyInWhichTheyDo) {
+  const TemporaryFolder folder;
+  const std::string& root = folder.path();
+  write_small_run(root);
+  const std::string program =
+      fmt::format("{}/swiattn-train --device cpu --config {}/run.yaml", SWIATTN_PROGRAMS, root);
+  const ProgramResult result = run_command(
+      fmt::format("timeout 60 mpirun --allow-run-as-root --oversubscribe -np 1 {0} : -np 1 {0} "
+                  "--optimizer.learning_rate=3.0e-3",
+                  program));
+  EXPECT_EQ(result.code, 2) << result.output;
+  EXPECT_NE(result.output.find("Rank 1: This rank has optimizer.learning_rate 0.003 where rank 0 "
+                               "has 0.0001"),
+            std::string::npos)
+      << result.output;
+  EXPECT_FALSE(folder_exists(root + "/run"));
+}
+
 // --dry-run on a machine without a GPU.
 class DryRunTest : public testing::Test {
  protected:
@@ -189,6 +213,16 @@ TEST_F(DryRunTest, RefusesADeviceThatIsNotThere) {
   EXPECT_NE(result.output.find("has no GPU that the program can use"), std::string::npos)
       << result.output;
   EXPECT_FALSE(folder_exists(folder_.file("run")));
+}
+
+TEST_F(DryRunTest, CountsForTheRanksThatAreAskedFor) {
+  const ProgramResult four = dry_run("--device cpu --ranks 4");
+  EXPECT_EQ(four.code, 0) << four.output;
+  EXPECT_NE(four.output.find("1 micro-batches of 1 on each of 4 ranks"), std::string::npos)
+      << four.output;
+  const ProgramResult three = dry_run("--device cpu --ranks 3");
+  EXPECT_EQ(three.code, 2);
+  EXPECT_NE(three.output.find("global_batch"), std::string::npos) << three.output;
 }
 
 TEST_F(DryRunTest, RefusesWhatNoDeviceCanDoOrTheOneAskedForCannot) {

@@ -101,10 +101,10 @@ TEST(MaskedCrc32c, HasThePublishedValues) {
   EXPECT_EQ(masked_crc32c(""), masked(0));
 }
 
-TEST_F(TensorboardWriterTest, BeginsWithTheVersionOfTheFormat) {
+TEST_F(TensorboardWriterTest, BeginsWithTheVersionOfTheFormatAndTheStepItStartsAt) {
   const TensorboardWriter writer(files_, path_, 0, log_);
   const auto payloads = payloads_of(only_file());
-  ASSERT_EQ(payloads.size(), 1U);
+  ASSERT_EQ(payloads.size(), 2U);
   EXPECT_THAT(payloads[0], HasSubstr("brain.Event:2"));
   EXPECT_THAT(only_file(), HasSubstr("/events.out.tfevents."));
 }
@@ -114,7 +114,7 @@ TEST_F(TensorboardWriterTest, ShowsEveryStepAtOnceInWholeRecords) {
   for (int64_t step = 1; step <= 3; ++step) {
     writer.record(step_metrics(step));
     const auto payloads = payloads_of(only_file());
-    ASSERT_EQ(payloads.size(), static_cast<size_t>(step) + 1);
+    ASSERT_EQ(payloads.size(), static_cast<size_t>(step) + 2);
     EXPECT_THAT(payloads.back(), HasSubstr("train/loss"));
     EXPECT_THAT(payloads.back(), HasSubstr("layers/full_ratio/02"));
   }
@@ -143,6 +143,17 @@ TEST_F(TensorboardWriterTest, ThatCannotBeginWarnsOnceAndLetsTheRunGoOn) {
     EXPECT_EQ(std::count(log_.warnings.begin(), log_.warnings.end(), '\n'), 1) << call;
     EXPECT_EQ(files_.calls(), call);
   }
+}
+
+TEST_F(TensorboardWriterTest, ARunThatStartsAgainFromNothingReplacesWhatWasShown) {
+  for (const int64_t steps : {5, 2}) {  // the first was killed before its first checkpoint
+    TensorboardWriter writer(files_, path_, 0, log_);
+    for (int64_t step = 1; step <= steps; ++step) writer.record(step_metrics(step));
+  }
+  const std::string output = read_with_tensorboard(path_);
+  if (output.empty()) GTEST_SKIP() << "no python with the package tensorboard";
+  const Json loss = Json::parse(output).at("train/loss");
+  EXPECT_EQ(loss.size(), 2U) << loss;
 }
 
 TEST_F(TensorboardWriterTest, IsReadByTensorboardItselfAlsoAfterAResume) {

@@ -139,6 +139,15 @@ TEST_F(TrainerTest, MovesGammaByTheRatioOfTheStepBefore) {
   same({"--regularizer.kind=target_ratio", "--regularizer.target_ratio=0.25"});
 }
 
+TEST_F(TrainerTest, MovesNoGammaWhereNothingIsRouted) {
+  for (const std::string mode : {"full", "window"}) {
+    const Transcript told =
+        train(mode, 0, {"--attention.mode=" + mode, "--regularizer.kind=target_ratio"});
+    EXPECT_EQ(told.error, "") << mode;
+    EXPECT_EQ(told.progress.gamma, 0.02) << mode;
+  }
+}
+
 TEST_F(TrainerTest, TellsTheSameWhateverIsComputedTwice) {
   const Transcript once = train("none", 0);
   for (const std::string mode : {"selective", "layer"}) {
