@@ -4,7 +4,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <c10/core/InferenceMode.h>
-#include <c10/cuda/CUDAStream.h>
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
@@ -21,6 +20,7 @@
 #include "ops/gpu_kernels.h"
 #include "optim/adamw.h"
 #include "optim/gradient_norm.h"
+#include "parallel/gpu_stream.h"
 
 namespace swiattn {
 namespace {
@@ -128,7 +128,7 @@ void time_cross_entropy(const Shape& s) {
       fmt::format("cross entropy, {} rows", rows), 6.0 * static_cast<double>(logits.numel()), [&] {
         gpu::cross_entropy(logits.const_data_ptr<float>(), targets.const_data_ptr<int64_t>(),
                            nll.mutable_data_ptr<float>(), grad.mutable_data_ptr(), rows,
-                           s.vocabulary, c10::cuda::getCurrentCUDAStream().stream());
+                           s.vocabulary, current_stream());
       });
 }
 

@@ -16,7 +16,8 @@ gpu::DrawArguments draw_arguments(const DrawnTokens& tokens) {
 
 at::Tensor draw_rows(const DrawnTokens& tokens, double probability) {
   at::Tensor rows = at::empty({tokens.tokens()}, tokens.samples.options().dtype(at::kBool));
-  gpu::draw_rows(draw_arguments(tokens), probability, rows.mutable_data_ptr<bool>(), stream());
+  gpu::draw_rows(draw_arguments(tokens), probability, rows.mutable_data_ptr<bool>(),
+                 current_stream());
   return rows;
 }
 
@@ -32,7 +33,7 @@ SampledRows sample_rows(const DrawnTokens& tokens, const FarSampling& sampling,
       {draw_arguments(tokens), sampling, optional_data<float>(gated.logits), gated.ratio,
        gated.route.const_data_ptr<bool>(), gated.position.const_data_ptr<int64_t>(), gated.window,
        rows.both.mutable_data_ptr<bool>(), rows.weight.mutable_data_ptr<float>()},
-      stream());
+      current_stream());
   return rows;
 }
 

@@ -18,7 +18,7 @@ void embedding_backward(const at::Tensor& grad, const at::Tensor& ids,
   const auto [sorted, order] = at::sort(ids, /*stable=*/true, /*dim=*/0, /*descending=*/false);
   gpu::embedding_backward(data(grad), sorted.const_data_ptr<int64_t>(),
                           order.const_data_ptr<int64_t>(), table.mutable_data_ptr<float>(),
-                          grad.size(0), grad.size(1), stream());
+                          grad.size(0), grad.size(1), current_stream());
 }
 
 }  // namespace swiattn::fused

@@ -3,16 +3,14 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <c10/cuda/CUDAStream.h>
 
 #include <cstdint>
 
 #include "ops/gpu_kernels.h"
+#include "parallel/gpu_stream.h"
 #include "parallel/gradient_target.h"
 
 namespace swiattn::fused {
-
-inline void* stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 
 inline const void* data(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.const_data_ptr() : nullptr;

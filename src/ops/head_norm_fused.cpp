@@ -39,7 +39,7 @@ at::Tensor head_norm_forward(const at::Tensor& x, const at::Tensor& weight, doub
   if (!head_norm_rows(x)) return reference::head_norm_forward(x, weight, eps, table);
   at::Tensor before = at::empty(x.sizes(), x.options());
   gpu::head_norm_forward(head_norm_arguments(x, weight, eps, table), x.mutable_data_ptr(),
-                         before.mutable_data_ptr(), stream());
+                         before.mutable_data_ptr(), current_stream());
   return before;
 }
 
@@ -51,14 +51,15 @@ void head_norm_backward(const at::Tensor& grad, const at::Tensor& before, const 
   const int64_t blocks = gpu::head_norm_backward_blocks(grad.size(0), grad.size(1), grad.size(2));
   const ColumnSum weight_sum(grad_weight, blocks, grad.size(2));
   gpu::head_norm_backward(head_norm_arguments(grad, weight, eps, table), grad.mutable_data_ptr(),
-                          data(before), weight_sum.arguments, blocks, stream());
+                          data(before), weight_sum.arguments, blocks, current_stream());
 }
 
 void apply_rotary(const at::Tensor& x, const RotaryTable& table, RotaryDirection direction) {
   if (!head_rows(x)) return reference::apply_rotary(x, table, direction);
   gpu::apply_rotary(x.mutable_data_ptr(), table.cosine.const_data_ptr<float>(),
                     table.sine.const_data_ptr<float>(), x.size(0), x.size(1), x.size(2),
-                    x.stride(0), direction == RotaryDirection::kForward ? 1.0F : -1.0F, stream());
+                    x.stride(0), direction == RotaryDirection::kForward ? 1.0F : -1.0F,
+                    current_stream());
 }
 
 }  // namespace swiattn::fused

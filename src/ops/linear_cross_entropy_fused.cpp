@@ -33,7 +33,7 @@ void evaluate(const Rows& rows, const at::Tensor& hidden, const at::Tensor& weig
   gpu::cross_entropy(logits.const_data_ptr<float>(), targets.const_data_ptr<int64_t>() + rows.begin,
                      nll.mutable_data_ptr<float>() + rows.begin,
                      grad_logits.defined() ? grad_logits.mutable_data_ptr() : nullptr, rows.count,
-                     weight.size(0), stream());
+                     weight.size(0), current_stream());
 }
 
 at::Tensor room(int64_t rows, const at::Tensor& hidden, const at::Tensor& weight,

@@ -27,7 +27,7 @@ RoutedNormOutput norm_forward(const at::Tensor& x, const at::Tensor& delta,
                          norm.normed.mutable_data_ptr(), norm.inverse_rms.mutable_data_ptr<float>(),
                          router_weight.defined() ? out.logits.mutable_data_ptr<float>() : nullptr,
                          x.size(0), x.size(1), static_cast<float>(eps)},
-                        stream());
+                        current_stream());
   return out;
 }
 
@@ -52,7 +52,7 @@ at::Tensor norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_r
        inverse_rms.const_data_ptr<float>(), optional_data<float>(router.grad_logits),
        optional_data<float>(router.weight), grad_x.mutable_data_ptr(), weight_sum.arguments,
        router_sum.arguments, rows, width},
-      blocks, stream());
+      blocks, current_stream());
   return grad_x;
 }
 

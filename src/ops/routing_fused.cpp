@@ -41,7 +41,7 @@ at::Tensor routing_partial(const at::Tensor& row) {
 void count_routing(const RoutedTokens& tokens, const at::Tensor& row) {
   if (!covers(tokens)) return reference::count_routing(tokens, row);
   const at::Tensor partial = routing_partial(row);
-  gpu::routing(routing_arguments(tokens, partial, row), stream());
+  gpu::routing(routing_arguments(tokens, partial, row), current_stream());
 }
 
 at::Tensor router_gradient(const RoutedTokens& tokens, const RouterObjective& objective,
@@ -58,7 +58,7 @@ at::Tensor router_gradient(const RoutedTokens& tokens, const RouterObjective& ob
              static_cast<float>(gamma.nll_weight), static_cast<float>(gamma.disagreement_weight),
              gamma.constant};
   a.layers = objective.layers;
-  gpu::routing(a, stream());
+  gpu::routing(a, current_stream());
   return grad_logits;
 }
 

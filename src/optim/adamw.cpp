@@ -6,7 +6,7 @@
 #include <type_traits>
 
 #ifdef SWIATTN_CUDA
-#include <c10/cuda/CUDAStream.h>
+#include "parallel/gpu_stream.h"
 #endif
 
 namespace swiattn {
@@ -117,7 +117,7 @@ void AdamW::step_on_gpu(double learning_rate, const AdamWConstants& constants,
     if (unit.trainable_numel == 0) continue;
     adamw_on_gpu(buffers_of(unit, i), spans(unit, learning_rate), constants,
                  factor.const_data_ptr<double>(), apply.const_data_ptr<double>(),
-                 updates_.const_data_ptr<int64_t>(), c10::cuda::getCurrentCUDAStream().stream());
+                 updates_.const_data_ptr<int64_t>(), current_stream());
   }
 #endif
 }
