@@ -56,7 +56,7 @@ void PerplexityMeter::evaluate(std::span<const int32_t> document, int64_t begin,
       {1, length, document.subspan(static_cast<size_t>(begin), static_cast<size_t>(length)),
        targets, positions, starts, samples});
   std::vector<at::Tensor> routes;
-  const MicroBatchResult result = model_.evaluate(batch, Branches::kBoth, &routes);
+  const MicroBatchResult result = model_.evaluate(batch, options_.branches, &routes);
   statistics_.add_(result.statistics.cpu());
   const at::Tensor nll = result.nll.to(at::kCPU, at::kDouble);
   const double* values = nll.const_data_ptr<double>();
@@ -96,7 +96,8 @@ PerplexityResult PerplexityMeter::result() const {
         model_.options().gate.has_router();
     layer.logit_mean = router ? ratio(sums[l][S::kLogit], tokens) : std::nan("");
     layer.logit_std = standard_deviation(layer.logit_mean, ratio(sums[l][S::kLogitSquare], tokens));
-    layer.disagreement_mean = router ? ratio(sums[l][S::kDisagreement], tokens) : std::nan("");
+    const bool compared = router && options_.branches == Branches::kBoth;
+    layer.disagreement_mean = compared ? ratio(sums[l][S::kDisagreement], tokens) : std::nan("");
     result.layers.push_back(layer);
   }
   return result;

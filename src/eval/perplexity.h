@@ -22,6 +22,8 @@ struct TokenScore {
 struct PerplexityOptions {
   int64_t sequence_length = 4096;  // inputs a window
   int64_t stride = 4096;           // new targets a window
+  // kBoth: of every token, to measure how far they differ. That takes as long as full attention.
+  Branches branches = Branches::kTaken;
   // Called for every predicted token in order, if not empty.
   std::function<void(const TokenScore&)> per_token;
 };
@@ -31,7 +33,7 @@ struct LayerRouting {
   double full_ratio_far = 0.0;  // of tokens with more visible keys than the window; NaN if none
   double logit_mean = 0.0;      // NaN without a router, as the next two
   double logit_std = 0.0;
-  double disagreement_mean = 0.0;
+  double disagreement_mean = 0.0;  // NaN without both branches, too
 };
 
 struct PerplexityResult {

@@ -93,7 +93,7 @@ void check_output(const std::string& path, const DocumentSource& inputs) {
   }
 }
 
-PerplexityResult score(ScoringOptions& options) {
+PerplexityResult score(ScoringOptions& options, Branches branches) {
   const c10::InferenceMode no_autograd;
   if (options.documents.tokens.empty() && options.documents.texts.empty()) {
     fail(ExitCode::kConfiguration, "Nothing to read: give --tokens PREFIX or --text FILE.");
@@ -107,6 +107,7 @@ PerplexityResult score(ScoringOptions& options) {
     return at_least_1(text, QuantityBase::kBinary, name);
   };
   PerplexityOptions perplexity;
+  perplexity.branches = branches;
   perplexity.sequence_length = length(options.sequence_length, "--sequence-length");
   perplexity.stride =
       options.stride.empty() ? perplexity.sequence_length : length(options.stride, "--stride");
@@ -218,7 +219,8 @@ void add_perplexity_command(CLI::App& app) {
   add_flags(*command, *options);
   command->add_option("--per-token", options->per_token,
                       "Write one JSON object a predicted token to this file");
-  command->callback([options] { print_perplexity(score(*options), options->json); });
+  command->callback(
+      [options] { print_perplexity(score(*options, Branches::kTaken), options->json); });
 }
 
 void add_routing_command(CLI::App& app) {
@@ -226,7 +228,7 @@ void add_routing_command(CLI::App& app) {
       app.add_subcommand("routing", "What the routers of a hybrid do, layer by layer");
   const auto options = std::make_shared<ScoringOptions>();
   add_flags(*command, *options);
-  command->callback([options] { print_routing(score(*options), options->json); });
+  command->callback([options] { print_routing(score(*options, Branches::kBoth), options->json); });
 }
 
 }  // namespace swiattn

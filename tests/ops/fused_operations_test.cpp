@@ -11,6 +11,9 @@
 
 #include <cmath>
 
+#include "ops/gpu_kernels.h"
+#include "parallel/gpu_stream.h"
+
 namespace swiattn {
 namespace {
 
@@ -391,6 +394,35 @@ TEST_P(FusedOperationsTest, LinearAccumulatesItsWeightGradientInFloat32) {
       results.insert(results.end(), {grad_weight.tensor, grad_bias.tensor, half.tensor});
       return results;
     });
+  }
+}
+
+// The kernel alone, on the logits of cuBLAS or of anybody. Vocabularies that fours of logits fill
+// and one that they do not.
+TEST(CrossEntropyKernelTest, IsThatOfFloat64OnTheSameLogits) {
+  at::manual_seed(5);
+  constexpr int64_t kRows = 5;
+  const auto wide = at::TensorOptions().device(at::kCUDA).dtype(at::kFloat);
+  for (const int64_t vocabulary : {37, 1000, 49152}) {
+    const at::Tensor logits = at::randn({kRows, vocabulary}, wide) * 3;
+    const at::Tensor targets = at::randint(vocabulary, {kRows}, wide.dtype(at::kLong));
+    targets[1] = -1;
+    const at::Tensor nll = at::full({kRows}, std::nan(""), wide);
+    const at::Tensor grad = at::full({kRows, vocabulary}, std::nan(""), wide.dtype(at::kBFloat16));
+    gpu::cross_entropy(logits.const_data_ptr<float>(), targets.const_data_ptr<int64_t>(),
+                       nll.mutable_data_ptr<float>(), grad.mutable_data_ptr(), kRows, vocabulary,
+                       current_stream());
+    const at::Tensor counted = (targets >= 0).to(at::kDouble);
+    const at::Tensor target = targets.clamp_min(0).unsqueeze(1);
+    const at::Tensor log_p = at::log_softmax(logits.to(at::kDouble), 1);
+    const at::Tensor expected_nll = -log_p.gather(1, target).squeeze(1) * counted;
+    EXPECT_LT((nll - expected_nll).abs().max().item<double>(), 1e-5) << vocabulary;
+    const at::Tensor p = log_p.exp();
+    const at::Tensor expected = p.scatter_add(1, target, at::full_like(target, -1, p.options()));
+    // Half a step of bfloat16, and the rounding of float32 where a target's 1 is taken off.
+    const at::Tensor allowed = expected.abs() / 256 + 1e-6;
+    const at::Tensor error = (grad - expected * counted.unsqueeze(1)).abs();
+    EXPECT_TRUE(at::le(error, allowed).all().item<bool>()) << vocabulary;
   }
 }
 

@@ -214,7 +214,7 @@ TEST(GpuPeakMemoryTest, IsWhatADryRunCounts) {
       const Transcript told = run.train("run", {.lag = 1, .device = kGpu, .overrides = overrides});
       ASSERT_EQ(told.outcome, RunOutcome::kFinished) << told.error;
 
-      const RunConfig config = read_run_config(run.root() + "/run.yaml", overrides);
+      const RunConfig config = run.config("run", overrides);
       const CausalLmOptions options = model_options(config, model);
       const auto units = parameter_table(model, has_router(config));
       const FlatParameters parameters(units, {}, compute_type(config), c10::kMeta,

@@ -110,12 +110,15 @@ TrainerRun::TrainerRun(const ModelConfig& model, const std::string& text, int64_
       root(), sequence_length, model.vocab_size - 1, text);
 }
 
-Transcript TrainerRun::train(const std::string& name, const Options& options) const {
-  const c10::InferenceMode no_autograd;
-  std::vector<std::string> overrides = options.overrides;
+RunConfig TrainerRun::config(const std::string& name, std::vector<std::string> overrides) const {
   overrides.push_back(fmt::format("--run.folder={}/{}", root(), name));
   overrides.push_back(fmt::format("--model.init_from={}/base", root()));
-  const RunConfig config = read_run_config(root() + "/run.yaml", overrides);
+  return read_run_config(root() + "/run.yaml", overrides);
+}
+
+Transcript TrainerRun::train(const std::string& name, const Options& options) const {
+  const c10::InferenceMode no_autograd;
+  const RunConfig config = this->config(name, options.overrides);
   const ModelConfig model_config = starting_model_config(config);
   const auto units = parameter_table(model_config, has_router(config));
   FlatParameters parameters(units, frozen_tensors(units, config.train.freeze), compute_type(config),

@@ -54,6 +54,9 @@ class TrainerRun {
     std::function<void(int64_t step)> on_step;
   };
 
+  // Of a run in root()/NAME.
+  RunConfig config(const std::string& name, std::vector<std::string> overrides) const;
+
   // Trains in root()/NAME, from the newest checkpoint there.
   Transcript train(const std::string& name, const Options& options) const;
 

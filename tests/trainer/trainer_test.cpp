@@ -474,7 +474,7 @@ TEST(PeakActivationsTest, AreThoseOfThePapersModel) {
     return static_cast<double>(peak_activations(recompute, model, options, at::kBFloat16, tokens)) /
            (1 << 30);
   };
-  EXPECT_NEAR(gib(Recompute::kNone, 32768), 57.5 - 19.6, 0.1);
+  EXPECT_NEAR(gib(Recompute::kNone, 32768), 57.9 - 19.6, 0.1);
   EXPECT_NEAR(gib(Recompute::kSelective, 32768), 29.7 - 19.6, 0.1);
   EXPECT_NEAR(gib(Recompute::kLayer, 32768), 24.4 - 19.6, 0.1);
   EXPECT_NEAR(gib(Recompute::kLayer, 262144), 57.9 - 19.6, 0.1);
