@@ -1,11 +1,15 @@
 #include "parallel/mpi_session.h"
 
+#include <ATen/Parallel.h>
 #include <mpi.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <thread>
 
+#include "parallel/core_binding.h"
 #include "parallel/mpi_communicator.h"
 
 namespace swiattn {
@@ -34,6 +38,7 @@ void end_this_process_after(unsigned seconds) {
 
 MpiSession::MpiSession() {
   if (!started_by_launcher()) return;
+  const bool unbound = undo_default_binding();
   int provided = 0;
   end_this_process_after(kPatienceAtTheStart);
   // The watchdog's thread calls MPI_Abort while the main one waits in a collective.
@@ -45,9 +50,16 @@ MpiSession::MpiSession() {
   MPI_Comm local = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &local),
             "MPI_Comm_split_type");
+  int ranks_of_host = 1;
   check_mpi(MPI_Comm_rank(local, &local_rank_), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(local, &ranks_of_host), "MPI_Comm_size");
   MPI_Comm_free(&local);
   ::alarm(0);
+  // OpenMP counted the cores while this process was bound to some of them.
+  if (unbound && std::getenv("OMP_NUM_THREADS") == nullptr) {
+    const int cores = static_cast<int>(std::thread::hardware_concurrency());
+    at::set_num_threads(std::max(1, cores / ranks_of_host));
+  }
 }
 
 MpiSession::~MpiSession() {
