@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
-#include <thread>
 
 #include "parallel/core_binding.h"
 #include "parallel/mpi_communicator.h"
@@ -57,8 +56,7 @@ MpiSession::MpiSession() {
   ::alarm(0);
   // OpenMP counted the cores while this process was bound to some of them.
   if (unbound && std::getenv("OMP_NUM_THREADS") == nullptr) {
-    const int cores = static_cast<int>(std::thread::hardware_concurrency());
-    at::set_num_threads(std::max(1, cores / ranks_of_host));
+    at::set_num_threads(std::max(1, usable_cores() / ranks_of_host));
   }
 }
 
