@@ -85,10 +85,10 @@ struct End {
 // models that differ, or wait for each other in different ways.
 void agree_on_setting(Communicator& host, const RunConfig& config, c10::Device device) {
   if (host.size() == 1) return;
-  const std::string on_root = host.broadcast_text(c10::DeviceTypeName(device.type()), 0);
+  const std::string here = device.is_cpu() ? "CPU" : "GPU";
+  const std::string on_root = host.broadcast_text(here, 0);
   const std::string of_root = host.broadcast_text(print_run_config(config), 0);
   agree(host, [&] {
-    const std::string here = c10::DeviceTypeName(device.type());
     if (here != on_root) {
       fail(ExitCode::kConfiguration,
            "This rank computes on a {} and rank 0 on a {}: give each rank a GPU, or --device cpu.",
