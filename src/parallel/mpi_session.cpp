@@ -4,9 +4,9 @@
 #include <mpi.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <optional>
 
 #include "parallel/core_binding.h"
 #include "parallel/mpi_communicator.h"
@@ -37,7 +37,7 @@ void end_this_process_after(unsigned seconds) {
 
 MpiSession::MpiSession() {
   if (!started_by_launcher()) return;
-  const bool unbound = undo_default_binding();
+  const std::optional<int> cores = claim_share_of_cores();
   int provided = 0;
   end_this_process_after(kPatienceAtTheStart);
   // The watchdog's thread calls MPI_Abort while the main one waits in a collective.
@@ -49,15 +49,11 @@ MpiSession::MpiSession() {
   MPI_Comm local = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &local),
             "MPI_Comm_split_type");
-  int ranks_of_host = 1;
   check_mpi(MPI_Comm_rank(local, &local_rank_), "MPI_Comm_rank");
-  check_mpi(MPI_Comm_size(local, &ranks_of_host), "MPI_Comm_size");
   MPI_Comm_free(&local);
   ::alarm(0);
-  // OpenMP counted the cores while this process was bound to some of them.
-  if (unbound && std::getenv("OMP_NUM_THREADS") == nullptr) {
-    at::set_num_threads(std::max(1, usable_cores() / ranks_of_host));
-  }
+  // OpenMP has counted the cores that this process was bound to.
+  if (cores && std::getenv("OMP_NUM_THREADS") == nullptr) at::set_num_threads(*cores);
 }
 
 MpiSession::~MpiSession() {

@@ -9,8 +9,8 @@
 namespace swiattn {
 
 // Initialises MPI when this process was started by a launcher (mpirun, srun), and is a world of one
-// otherwise, so that a plain start needs no MPI runtime. Ranks that Open MPI has bound to cores
-// unasked are freed (core_binding.h), and compute with as many threads as there are cores for each.
+// otherwise, so that a plain start needs no MPI runtime. Ranks of Open MPI compute with as many
+// threads as there are cores for each, unless their user has said otherwise (core_binding.h).
 // Finalizes in the destructor only when finish() said that all ranks arrived there: after an
 // exception MPI_Finalize can block for ever.
 class MpiSession {

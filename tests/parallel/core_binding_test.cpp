@@ -39,30 +39,30 @@ class CoreBindingTest : public testing::Test {
   cpu_set_t all_{}, one_{};
 };
 
-TEST_F(CoreBindingTest, GivesARankThatMpirunBoundUnaskedAllCoresOfMpirun) {
+TEST_F(CoreBindingTest, GivesARankThatIsBoundUnaskedToLessThanItsShareAllCoresOfMpirun) {
   if (CPU_COUNT(&all_) < 2) GTEST_SKIP() << "one core";
   setenv(kBound, "1", 1);
   setenv(kRanks, "1", 1);
-  EXPECT_TRUE(undo_default_binding());
+  EXPECT_EQ(claim_share_of_cores(), CPU_COUNT(&all_));
   EXPECT_TRUE(runs_on(all_));
-  EXPECT_EQ(usable_cores(), CPU_COUNT(&all_));
 }
 
-TEST_F(CoreBindingTest, LeavesTheBindingWhereEachRankHasACoreAndNoMore) {
+TEST_F(CoreBindingTest, LeavesABindingToAsManyCoresAsThereAreForARank) {
   setenv(kBound, "1", 1);
-  setenv(kRanks, std::to_string(CPU_COUNT(&all_)).c_str(), 1);
-  EXPECT_FALSE(undo_default_binding());
-  EXPECT_TRUE(runs_on(one_));
+  for (const int ranks : {CPU_COUNT(&all_), 1000}) {
+    setenv(kRanks, std::to_string(ranks).c_str(), 1);
+    EXPECT_EQ(claim_share_of_cores(), 1);
+    EXPECT_TRUE(runs_on(one_));
+  }
 }
 
 TEST_F(CoreBindingTest, LeavesABindingThatAUserAskedForAndThatOfOthers) {
-  EXPECT_FALSE(undo_default_binding());
+  EXPECT_EQ(claim_share_of_cores(), std::nullopt);
   setenv(kBound, "1", 1);
   setenv(kRanks, "1", 1);
   setenv(kWish, "core", 1);
-  EXPECT_FALSE(undo_default_binding());
+  EXPECT_EQ(claim_share_of_cores(), std::nullopt);
   EXPECT_TRUE(runs_on(one_));
-  EXPECT_EQ(usable_cores(), 1);
 }
 
 }  // namespace
