@@ -39,7 +39,7 @@ void add_options(CLI::App& app, Options& options) {
       "Check model, data and configuration, print what the run would be, and stop; on a "
       "machine without a GPU, say what would be different on one");
   app.add_option("--ranks", options.ranks, "With --dry-run: how many ranks the run will have")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, 1'000'000))
       ->needs(dry_run);
   app.add_flag("--print-config", options.print_config, "Print the resolved configuration and stop");
   app.add_flag("--print-reference", options.print_reference,

@@ -77,17 +77,24 @@ std::string json_line(const TokenScore& score) {
 }
 
 // The output is written beside its name and renamed: a device would be replaced, and an input lost.
-void check_output(const std::string& path, const DocumentSource& inputs) {
+// Every file of a folder that is read counts as one.
+void check_output(const std::string& path, const ScoringOptions& options) {
   namespace fs = std::filesystem;
   std::error_code ignored;
   if (!fs::exists(path, ignored)) return;
   if (!fs::is_regular_file(path, ignored)) {
     fail(ExitCode::kConfiguration, "--per-token {}: it exists and is no regular file.", path);
   }
-  std::vector<std::string> read = inputs.texts;
-  for (const char* ending : {"", ".bin", ".idx", ".json"}) read.push_back(inputs.tokens + ending);
+  const DocumentSource& documents = options.documents;
+  std::vector<std::string> read = documents.texts;
+  read.push_back(options.model);
+  read.push_back(documents.tokenizer);
+  std::string shard = documents.tokens;
+  if (shard.ends_with(".bin")) shard.resize(shard.size() - 4);
+  for (const char* ending : {"", ".bin", ".idx", ".json"}) read.push_back(shard + ending);
+  const fs::path folder = fs::absolute(path, ignored).parent_path();
   for (const std::string& input : read) {
-    if (fs::equivalent(path, input, ignored)) {
+    if (fs::equivalent(path, input, ignored) || fs::equivalent(folder, input, ignored)) {
       fail(ExitCode::kConfiguration, "--per-token {}: it is an input as well.", path);
     }
   }
@@ -124,7 +131,7 @@ PerplexityResult score(ScoringOptions& options, Branches branches) {
     options.documents.tokenizer = companions_of(options.model);
   }
 
-  if (!options.per_token.empty()) check_output(options.per_token, options.documents);
+  if (!options.per_token.empty()) check_output(options.per_token, options);
   const EvaluationModel model(options.model, options.attention, choose_device(options.device, 0));
   FileSystem& files = FileSystem::posix_of_data();
   const std::string temporary = options.per_token + ".tmp";
@@ -134,17 +141,18 @@ PerplexityResult score(ScoringOptions& options, Branches branches) {
     perplexity.per_token = [&](const TokenScore& token) { per_token->append(json_line(token)); };
   }
   PerplexityMeter meter(model.model(), perplexity);
+  PerplexityResult result;
   try {
     for_each_document(options.documents,
                       [&](std::span<const int32_t> document) { meter.add(document); });
+    result = meter.result();
+    if (result.tokens == 0) {
+      fail(ExitCode::kData,
+           "There was no token to predict: every document has fewer than two tokens.");
+    }
   } catch (...) {
     if (per_token) files.remove_file(temporary);
     throw;
-  }
-  const PerplexityResult result = meter.result();
-  if (result.tokens == 0) {
-    fail(ExitCode::kData,
-         "There was no token to predict: every document has fewer than two tokens.");
   }
   if (per_token) {
     per_token->sync();

@@ -1,5 +1,6 @@
 #include "loss/regularizer.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace swiattn {
@@ -31,7 +32,7 @@ GammaCoefficients gamma_coefficients(const RegularizerSettings& settings) {
 }
 
 double next_gamma(double gamma, double ratio, double target) {
-  return gamma * std::exp(0.05 * (ratio - target) / target);
+  return std::clamp(gamma * std::exp(0.05 * (ratio - target) / target), kLeastGamma, kMostGamma);
 }
 
 }  // namespace swiattn

@@ -23,6 +23,11 @@ struct RegularizerSettings {
 
 GammaCoefficients gamma_coefficients(const RegularizerSettings& settings);
 
+// Between these the controller keeps gamma, which kernels read in float32: from nothing no factor
+// would bring it back, and what it is multiplied with must not overflow.
+inline constexpr double kLeastGamma = 1e-30;
+inline constexpr double kMostGamma = 1e30;
+
 // The controller of kTargetRatio: the gamma for the next step, gamma * exp(0.05 (ratio - target) /
 // target), where `ratio` is the full ratio of the step just done.
 double next_gamma(double gamma, double ratio, double target);

@@ -22,7 +22,12 @@ std::string one_of(const JsonCursor& json, const std::array<const char*, N>& nam
 std::optional<HybridAttention> read_hybrid_attention(const ModelConfig& config,
                                                      const std::string& source_name) {
   const JsonCursor json(config.source, source_name, ExitCode::kCheckpoint);
-  if (!json.has("swiattn")) return std::nullopt;
+  if (!json.has("swiattn")) {
+    if (json.has("model_type") && json["model_type"].string().starts_with("swiattn_")) {
+      json["model_type"].refuse("a section 'swiattn' beside it, which says how a hybrid attends");
+    }
+    return std::nullopt;
+  }
   const JsonCursor section = json["swiattn"];
   HybridAttention attention;
   attention.mode = one_of(section["mode"], std::array{"switch", "static", "window", "full"});
@@ -37,6 +42,12 @@ std::optional<HybridAttention> read_hybrid_attention(const ModelConfig& config,
     attention.gate = one_of(section["gate"], std::array{"learned", "random", "top_k"});
   }
   if (section.has("ratio")) attention.ratio = section["ratio"].number();
+  if (attention.mode == "switch" && attention.gate != "learned" && !attention.ratio) {
+    section["gate"].refuse("a ratio beside it, the share of full tokens that this gate chooses");
+  }
+  if (attention.mode == "static" && attention.full_layers.empty()) {
+    section["mode"].refuse("full_layers beside it; without full layers the mode is window");
+  }
   return attention;
 }
 

@@ -157,8 +157,8 @@ void parse_heads(const JsonCursor& json, ModelConfig& config) {
     config.head_dim = config.hidden_size / config.heads;
   }
   if (config.head_dim % 2 != 0) {
-    json.refuse(fmt::format("an even width of heads, for rotary positions ({} was computed)",
-                            config.head_dim));
+    json[json.has("head_dim") ? "head_dim" : "hidden_size"].refuse(
+        fmt::format("an even width of heads, for rotary positions, not {}", config.head_dim));
   }
 }
 

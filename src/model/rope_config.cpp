@@ -133,7 +133,9 @@ void parse_rope(const JsonCursor& json, ModelConfig& config) {
   const char* key = json.has("rope_scaling") && !json["rope_scaling"].value().empty()
                         ? "rope_scaling"
                         : "rope_parameters";
-  if (!json.has(key) || json[key].value().empty()) return;
+  if (!json.has(key)) return;
+  if (!json[key].is_object()) json[key].refuse("an object");
+  if (json[key].value().empty()) return;
   const JsonCursor rope = json[key];
   for (const std::string& name : rope.keys()) {
     if (rope[name].is_object()) {

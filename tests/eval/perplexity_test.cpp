@@ -2,9 +2,12 @@
 #include "eval/perplexity.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <numeric>
 #include <string>
@@ -116,6 +119,45 @@ TEST_F(PerplexityTest, ScoresEveryTokenAsTheJudgeDoes) {
     EXPECT_EQ(measured.result.documents, 4);
     EXPECT_EQ(measured.result.tokens, 1 + 23 + 64);
     EXPECT_NEAR(measured.result.nll, sum / 88, 1e-5 * sum / 88);
+  }
+}
+
+// swiattn-eval as a user starts it, on a copy of a hybrid.
+class EvalProgramTest : public testing::Test {
+ protected:
+  EvalProgramTest() {
+    std::filesystem::copy(std::string(SWIATTN_TEST_FIXTURES) + "/models/hybrid-llama", model_,
+                          std::filesystem::copy_options::recursive);
+  }
+
+  // On a flat shard of these tokens; 2 ends a document.
+  ProgramResult perplexity(const std::vector<int32_t>& tokens, const std::string& flags) const {
+    write_flat_shard(folder_.file("tokens.bin"), tokens);
+    std::ofstream(folder_.file("tokens.json")) << R"({"eos_id": 2, "token_type": "u16"})";
+    return run_command(
+        fmt::format("{}/swiattn-eval perplexity --device cpu --model {} --tokens {} {}",
+                    SWIATTN_PROGRAMS, model_, folder_.file("tokens.bin"), flags));
+  }
+
+  const TemporaryFolder folder_;
+  const std::string model_ = folder_.file("model");
+};
+
+TEST_F(EvalProgramTest, WritesNoScoresOverAFileOfTheModelOrOverTheTokens) {
+  for (const std::string& input : {model_ + "/config.json", model_ + "/model.safetensors",
+                                   folder_.file("tokens.bin"), folder_.file("tokens.json")}) {
+    const ProgramResult result = perplexity({5, 6, 7, 2}, "--per-token " + input);
+    EXPECT_EQ(result.code, 2) << result.output;
+    EXPECT_NE(result.output.find("it is an input as well"), std::string::npos) << result.output;
+  }
+  EXPECT_EQ(perplexity({5, 6, 7, 2}, "--per-token " + folder_.file("scores.jsonl")).code, 0);
+}
+
+TEST_F(EvalProgramTest, LeavesNothingBehindWhereThereIsNothingToPredict) {
+  const ProgramResult result = perplexity({2, 2, 2}, "--per-token " + folder_.file("scores.jsonl"));
+  EXPECT_EQ(result.code, 3) << result.output;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
+    EXPECT_FALSE(entry.path().filename().string().starts_with("scores")) << entry.path();
   }
 }
 

@@ -297,5 +297,26 @@ TEST(HybridAttention, ReadsBackWhatItWrites) {
       HasSubstr("swiattn.full_layers[0]"));
 }
 
+TEST(HybridAttention, RefusesASectionThatDoesNotSayHowTheLayersAttend) {
+  const auto refusal_of = [](const Json& section, const std::string& type = "swiattn_llama") {
+    const ModelConfig config = parse(with(of_type(type), "swiattn", section));
+    return sentence_of(ExitCode::kCheckpoint,
+                       [&] { read_hybrid_attention(config, "config.json"); });
+  };
+  EXPECT_THAT(refusal_of(nullptr), HasSubstr("model_type: expected a section 'swiattn' beside it"));
+  for (const char* gate : {"random", "top_k"}) {
+    EXPECT_THAT(refusal_of({{"mode", "switch"}, {"window", 4}, {"gate", gate}, {"ratio", nullptr}}),
+                HasSubstr("swiattn.gate: expected a ratio beside it"));
+  }
+  EXPECT_THAT(
+      refusal_of({{"mode", "static"}, {"window", 4}, {"full_layers", Json::array()}}, "llama"),
+      HasSubstr("swiattn.mode: expected full_layers beside it"));
+}
+
+TEST(ModelConfig, RefusesRotaryParametersThatAreNoObject) {
+  EXPECT_THAT(refusal(with(llama(), "rope_parameters", Json::array())),
+              HasSubstr("rope_parameters: expected an object"));
+}
+
 }  // namespace
 }  // namespace swiattn
