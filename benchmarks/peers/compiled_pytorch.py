@@ -23,7 +23,7 @@ import time
 import torch
 import torch.nn.functional as F
 from device_time import seconds_of_calls
-from llama_config import read_config
+from llama_config import add_shape_options
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
@@ -313,23 +313,14 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    add_shape_options(parser)
     add = parser.add_argument
-    add(
-        "--config",
-        type=read_config,
-        required=True,
-        default=argparse.SUPPRESS,
-        help="config.json of a Llama",
-    )
-    add("--sequence-length", type=int, default=4096, help="tokens of a sample")
-    add("--batch", type=int, default=8, help="sequences a step")
     add("--steps", type=int, default=10, help="measured, after the warm-up")
     add("--warmup", type=int, default=5, help="steps before them, which do not count")
     add("--mode", choices=("full", "two_branch"), default="full", help="of attention")
     add("--window", type=int, default=1024, help="keys that the local branch sees")
     add("--cuda-graph", action="store_true", help="the step as one CUDA graph")
     add("--autotune", action="store_true", help="compile with max-autotune-no-cudagraphs")
-    add("--device", choices=("cuda", "cpu"), default="cuda", help="where it runs")
     arguments = parser.parse_args()
 
     device = torch.device(arguments.device)

@@ -20,7 +20,7 @@ import statistics
 import torch
 import torch.nn.functional as F
 from device_time import seconds_of_calls
-from llama_config import linear_maps, read_config
+from llama_config import add_shape_options, linear_maps
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 COPY_BYTES = 1 << 28
@@ -88,18 +88,9 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    add_shape_options(parser)
     add = parser.add_argument
-    add(
-        "--config",
-        type=read_config,
-        required=True,
-        default=argparse.SUPPRESS,
-        help="config.json of a Llama",
-    )
-    add("--sequence-length", type=int, default=4096, help="tokens of a sample")
-    add("--batch", type=int, default=8, help="sequences a step")
     add("--seconds", type=float, default=2.0, help="for which each is repeated")
-    add("--device", choices=("cuda", "cpu"), default="cuda", help="where it runs")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     config = arguments.config

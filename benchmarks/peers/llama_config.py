@@ -33,6 +33,21 @@ def read_config(path):
     return config
 
 
+def add_shape_options(parser):
+    """What all peers of a training step are measured at: config (read), lengths, device."""
+    add = parser.add_argument
+    add(
+        "--config",
+        type=read_config,
+        required=True,
+        default=argparse.SUPPRESS,
+        help="config.json of a Llama",
+    )
+    add("--sequence-length", type=int, default=4096, help="tokens of a sample")
+    add("--batch", type=int, default=8, help="sequences a step")
+    add("--device", choices=("cuda", "cpu"), default="cuda", help="where it runs")
+
+
 def linear_maps(config):
     """(inputs, outputs) of the linear maps of all layers, and of the head."""
     d, f = config["hidden_size"], config["intermediate_size"]

@@ -92,7 +92,7 @@ class AttentionBackend {
                             const DocumentLayout& layout, const AttentionShape& shape,
                             DisagreementReduction reduction) const;
 
-  // o of the branch that `route` chooses [T, Hq, D] and nothing else: what a validation needs.
+  // o of the branch that `route` chooses [T, Hq, D] and nothing else: what an evaluation needs.
   // Computes both branches of every token unless a backend has better.
   virtual at::Tensor attend_routed(const at::Tensor& qkv, const at::Tensor& route,
                                    const DocumentLayout& layout, const AttentionShape& shape) const;

@@ -3,7 +3,6 @@
 #include "attention/attention_kernels.h"
 
 #include <ATen/ATen.h>
-#include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "base/cuda_check.h"
+#include "parallel/gpu_stream.h"
 
 namespace swiattn {
 namespace {
@@ -19,7 +19,6 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-void* stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 at::TensorOptions options(at::ScalarType type) {
   return at::TensorOptions().device(at::kCUDA).dtype(type);
 }
@@ -63,7 +62,7 @@ void merge(const Operands& in, const Merged& to, float scale) {
        to.difference.mutable_data_ptr(), to.logsumexp.mutable_data_ptr<float>(),
        to.disagreement.mutable_data_ptr<float>(), in.near.size(0), in.near.size(1), in.near.size(2),
        in.window, scale},
-      stream());
+      current_stream());
 }
 
 Merged merge_elsewhere(const Operands& in, float scale) {
@@ -126,7 +125,7 @@ void gate_gradient(const at::Tensor& grad_out, const at::Tensor& difference,
       {grad_out.const_data_ptr(), difference.const_data_ptr(), position.const_data_ptr<int64_t>(),
        to.mutable_data_ptr<float>(), grad_out.size(0), grad_out.size(1), grad_out.size(2), window,
        both.defined() ? both.const_data_ptr<bool>() : nullptr},
-      stream());
+      current_stream());
 }
 
 // A float32 sum of n products in any order is off by less than n 2^-24 of the sum of their sizes;

@@ -2,8 +2,6 @@
 // inputs, and the same mathematics by the bfloat16 libraries for the size of the error.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
-#include <c10/cuda/CUDAStream.h>
-#include <cuda_runtime_api.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 

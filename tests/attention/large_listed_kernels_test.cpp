@@ -27,18 +27,18 @@ class LargeListedKernelsTest : public testing::TestWithParam<const Implementatio
 TEST_P(LargeListedKernelsTest, NoTokensAreNoLaunch) {
   gpu::KeyValues none{};
   none.head_dim = 64;
-  EXPECT_NO_THROW(kernels_.attend_rows({{}, none, nullptr, nullptr}, stream()));
-  EXPECT_NO_THROW(kernels_.key_gradient({{}, {}, none, nullptr, nullptr, 0}, stream()));
-  EXPECT_NO_THROW(kernels_.query_gradient({{}, none, nullptr, 0, false}, stream()));
+  EXPECT_NO_THROW(kernels_.attend_rows({{}, none, nullptr, nullptr}, current_stream()));
+  EXPECT_NO_THROW(kernels_.key_gradient({{}, {}, none, nullptr, nullptr, 0}, current_stream()));
+  EXPECT_NO_THROW(kernels_.query_gradient({{}, none, nullptr, 0, false}, current_stream()));
 }
 
 TEST_P(LargeListedKernelsTest, OtherHeadWidthsAreRefused) {
   gpu::KeyValues narrow{};
   narrow.tokens = 64;
   narrow.head_dim = 32;
-  EXPECT_ANY_THROW(kernels_.attend_rows({{}, narrow, nullptr, nullptr}, stream()));
-  EXPECT_ANY_THROW(kernels_.key_gradient({{}, {}, narrow, nullptr, nullptr, 0}, stream()));
-  EXPECT_ANY_THROW(kernels_.query_gradient({{}, narrow, nullptr, 0, false}, stream()));
+  EXPECT_ANY_THROW(kernels_.attend_rows({{}, narrow, nullptr, nullptr}, current_stream()));
+  EXPECT_ANY_THROW(kernels_.key_gradient({{}, {}, narrow, nullptr, nullptr, 0}, current_stream()));
+  EXPECT_ANY_THROW(kernels_.query_gradient({{}, narrow, nullptr, 0, false}, current_stream()));
 }
 
 // Documents of 64 tokens of which the last ones are judged. All others are as good as not there:
@@ -112,7 +112,7 @@ TEST_P(LargeListedKernelsTest, ElementsBeyondTwoToThe31) {
          batch.layout.position.const_data_ptr<int64_t>(), batch.shape.window,
          route.const_data_ptr<bool>(), out.mutable_data_ptr(), difference.mutable_data_ptr(),
          statistic(0), statistic(1), at::zeros({1}, options(at::kInt)).mutable_data_ptr<int32_t>()},
-        stream());
+        current_stream());
     expect_near(last(out), by_library.out, full.out, "out of both branches");
     expect_near(last(difference), by_library.difference, full_difference,
                 "difference of both branches");

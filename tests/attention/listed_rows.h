@@ -3,7 +3,6 @@
 #pragma once
 
 #include <ATen/ATen.h>
-#include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -14,6 +13,7 @@
 #include "attention/listed_kernels.h"
 #include "base/cuda_check.h"
 #include "library_error.h"
+#include "parallel/gpu_stream.h"
 
 namespace swiattn {
 
@@ -42,7 +42,6 @@ inline bool runs_here(const Implementation& kernels) {
 
 inline constexpr double kLogsumexpTolerance = 1e-4;  // absolute
 
-inline void* stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 inline at::TensorOptions options(at::ScalarType type) {
   return at::TensorOptions().device(at::kCUDA).dtype(type);
 }
@@ -123,7 +122,8 @@ class Rows {
   // Every token with its window, at most `window` keys.
   static Rows near(const Batch& batch, int64_t window) {
     Rows rows(batch, batch.layout.tokens);
-    gpu::list_near_rows({batch.position(), batch.layout.tokens, window, rows.list()}, stream());
+    gpu::list_near_rows({batch.position(), batch.layout.tokens, window, rows.list()},
+                        current_stream());
     rows.query_ = batch.shape.queries(batch.qkv);
     rows.grad_ = batch.grad;
     gpu::row_statistics(
@@ -131,7 +131,7 @@ class Rows {
          batch.final.logsumexp.const_data_ptr<float>(), batch.position(),
          rows.delta_.mutable_data_ptr<float>(), rows.lse_.mutable_data_ptr<float>(), nullptr,
          batch.layout.tokens, batch.shape.heads, batch.shape.head_dim, window},
-        stream());
+        current_stream());
     return rows;
   }
 
@@ -142,7 +142,7 @@ class Rows {
     const at::Tensor counts = at::empty({gpu::list_blocks(batch.layout.tokens)}, options(at::kInt));
     gpu::list_far_rows({marked.const_data_ptr<bool>(), batch.position(), batch.layout.tokens,
                         shape.window, counts.mutable_data_ptr<int32_t>(), rows.list()},
-                       stream());
+                       current_stream());
     const std::vector<int64_t> compact{batch.capacity(), shape.heads, shape.head_dim};
     rows.query_ = filled(compact, at::kBFloat16, kNan);
     rows.grad_ = filled(compact, at::kBFloat16, kNan);
@@ -150,7 +150,7 @@ class Rows {
         {near(batch, shape.window).view(), rows.list(), rows.query_.mutable_data_ptr(),
          rows.grad_.mutable_data_ptr(), rows.lse_.mutable_data_ptr<float>(),
          rows.delta_.mutable_data_ptr<float>(), batch.layout.tokens, shape.heads, shape.head_dim},
-        stream());
+        current_stream());
     return rows;
   }
 
@@ -197,7 +197,7 @@ inline void attend(const Implementation& kernels, const Batch& batch, const Rows
                    const Attended& onto) {
   kernels.attend_rows({rows.view_of_forward(), batch.key_values(), onto.out.mutable_data_ptr(),
                        onto.logsumexp.mutable_data_ptr<float>()},
-                      stream());
+                      current_stream());
 }
 
 // The same, with the difference that it makes; only `route` replaces what is there.
@@ -212,7 +212,7 @@ inline Difference attend_apart(const Implementation& kernels, const Batch& batch
   kernels.attend_rows({rows.view_of_forward(), batch.key_values(), onto.out.mutable_data_ptr(),
                        onto.logsumexp.mutable_data_ptr<float>(), route.const_data_ptr<bool>(),
                        to.rows.mutable_data_ptr(), to.squares.mutable_data_ptr<float>()},
-                      stream());
+                      current_stream());
   return to;
 }
 
@@ -227,7 +227,7 @@ inline void key_gradient(const Implementation& kernels, const Batch& batch, cons
   kernels.key_gradient({rows.view(), more != nullptr ? more->view() : gpu::ListedRows{},
                         batch.key_values(), batch.shape.keys(grad_qkv).mutable_data_ptr(),
                         batch.shape.values(grad_qkv).mutable_data_ptr(), grad_qkv.stride(0)},
-                       stream());
+                       current_stream());
 }
 
 inline void query_gradient(const Implementation& kernels, const Batch& batch, const Rows& rows,
@@ -235,7 +235,7 @@ inline void query_gradient(const Implementation& kernels, const Batch& batch, co
   kernels.query_gradient(
       {rows.view(), batch.key_values(), batch.shape.queries(grad_qkv).mutable_data_ptr(),
        grad_qkv.stride(0), mode == GradientMode::kAdd},
-      stream());
+      current_stream());
 }
 
 inline at::Tensor unwritten_gradient(const Batch& batch) {

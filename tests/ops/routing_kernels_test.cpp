@@ -1,7 +1,6 @@
 // The routing kernel against float64 ATen: the router's gradient token by token, and the row of
 // sums as src/ops/routing_columns.h defines its columns.
 #include <ATen/ATen.h>
-#include <c10/cuda/CUDAStream.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "ops/gpu_kernels.h"
+#include "parallel/gpu_stream.h"
 
 namespace swiattn {
 namespace {
@@ -19,7 +19,6 @@ using S = RoutingStatistics;
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr int64_t kLayers = 22;
 
-void* stream() { return c10::cuda::getCurrentCUDAStream().stream(); }
 at::TensorOptions options(at::ScalarType type) {
   return at::TensorOptions().device(at::kCUDA).dtype(type);
 }
@@ -57,7 +56,7 @@ Routing run(const Layer& layer, bool training) {
        training ? found.grad_logits.mutable_data_ptr<float>() : nullptr, layer.gamma, tokens,
        kLayers, layer.window, partial.mutable_data_ptr<double>(),
        found.row.mutable_data_ptr<double>()},
-      stream());
+      current_stream());
   return found;
 }
 
