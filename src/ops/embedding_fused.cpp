@@ -16,9 +16,12 @@ void embedding_backward(const at::Tensor& grad, const at::Tensor& ids,
   if (grad_table.sum == GradientSum::kWrite) table.zero_();  // most rows belong to no token
   if (ids.numel() == 0) return;
   const auto [sorted, order] = at::sort(ids, /*stable=*/true, /*dim=*/0, /*descending=*/false);
-  gpu::embedding_backward(data(grad), sorted.const_data_ptr<int64_t>(),
-                          order.const_data_ptr<int64_t>(), table.mutable_data_ptr<float>(),
-                          grad.size(0), grad.size(1), current_stream());
+  const int64_t tokens = grad.size(0), width = grad.size(1);
+  const at::Tensor partial = at::empty({gpu::embedding_parts(tokens), 2, width}, table.options());
+  gpu::embedding_backward(
+      {data(grad), sorted.const_data_ptr<int64_t>(), order.const_data_ptr<int64_t>(),
+       partial.mutable_data_ptr<float>(), table.mutable_data_ptr<float>(), tokens, width},
+      current_stream());
 }
 
 }  // namespace swiattn::fused

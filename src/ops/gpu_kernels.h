@@ -24,10 +24,21 @@ struct ColumnSum {
   GradientSum sum;  // whether it replaces the total or is added to it
 };
 
-// embedding.h's backward: adds the sum over an id's tokens to its row of `table` [vocab, width].
-// `ids` [tokens] are sorted, `order` [tokens] says which token of `grad` [tokens, width] each is.
-void embedding_backward(const Bf16* grad, const int64_t* ids, const int64_t* order, float* table,
-                        int64_t tokens, int64_t width, void* stream);  // width: a multiple of 8
+// embedding.h's backward: adds the sum over an id's tokens to its row of the table.
+constexpr int64_t kEmbeddingPart = 64;  // tokens that are summed one after the other
+constexpr int64_t embedding_parts(int64_t tokens) {
+  return (tokens + kEmbeddingPart - 1) / kEmbeddingPart;
+}
+struct EmbeddingBackwardArguments {
+  const Bf16* grad;      // [tokens, width]
+  const int64_t* ids;    // [tokens] sorted
+  const int64_t* order;  // [tokens] which token each is
+  float* partial;        // [embedding_parts(tokens), 2, width] workspace
+  float* table;          // [vocabulary, width]
+  int64_t tokens;
+  int64_t width;  // a multiple of 8
+};
+void embedding_backward(const EmbeddingBackwardArguments& arguments, void* stream);
 
 // The norm, and the router behind it where `router_weight` is not null.
 struct RmsNormForwardArguments {
