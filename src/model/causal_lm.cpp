@@ -53,16 +53,15 @@ Activations CausalLm::forward(const MicroBatch& batch) const {
   const Branches branches = options_.gate.far_sampling ? Branches::kSampled : Branches::kBoth;
   Activations activations;
   activations.layers.resize(layers_.size());
-  ResidualStream stream{
-      ops_.embedding_forward(parameters_.unit("embedding").group_compute("embed"), batch.ids), {}};
+  at::Tensor& stream = activations.final_stream;
+  stream = ops_.embedding_forward(parameters_.unit("embedding").group_compute("embed"), batch.ids);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const NamedRange layer(fmt::format("layer {} forward", i + 1));
-    stream = layers_[i].forward(std::move(stream), batch, branches, activations.layers[i]);
+    stream = layers_[i].forward(stream, batch, branches, activations.layers[i]);
     activations.layers[i].drop(options_.recompute);
   }
-  activations.final_norm =
-      ops_.rms_norm_forward(stream.residual, stream.delta,
-                            parameters_.unit("head").group_compute("norm"), config_.rms_norm_eps);
+  activations.final_norm = ops_.rms_norm_forward(
+      stream, parameters_.unit("head").group_compute("norm"), config_.rms_norm_eps);
   return activations;
 }
 
@@ -79,8 +78,9 @@ void CausalLm::backward(const MicroBatch& batch, Activations activations,
   std::optional<NamedRange> phase(std::in_place, Phase::kBackward);
   FlatUnit& norm = parameters_.unit("head");
   at::Tensor grad = ops_.rms_norm_backward(
-      loss.grad_hidden, {}, activations.final_norm.residual, norm.group_compute("norm"),
+      loss.grad_hidden, {}, activations.final_stream, norm.group_compute("norm"),
       activations.final_norm.inverse_rms, norm.take_gradient("norm"));
+  activations.final_stream.reset();
   activations.final_norm = {};
   loss.grad_hidden.reset();
   for (size_t i = layers_.size(); i-- > 0;) {
@@ -126,19 +126,19 @@ NllWeight CausalLm::nll_weight(const MicroBatch& batch, const Activations& activ
 at::Tensor CausalLm::final_hidden(const MicroBatch& batch, Branches branches,
                                   const at::Tensor& statistics,
                                   std::vector<at::Tensor>* routes) const {
-  ResidualStream stream{
-      ops_.embedding_forward(parameters_.unit("embedding").group_compute("embed"), batch.ids), {}};
+  at::Tensor stream =
+      ops_.embedding_forward(parameters_.unit("embedding").group_compute("embed"), batch.ids);
   for (size_t i = 0; i < layers_.size(); ++i) {
     LayerSaved scratch;
-    stream = layers_[i].forward(std::move(stream), batch, branches, scratch);
+    stream = layers_[i].forward(stream, batch, branches, scratch);
     if (statistics.defined()) {
       layers_[i].write_statistics(batch, scratch, statistics[static_cast<int64_t>(i)]);
     }
     if (routes != nullptr) routes->push_back(layers_[i].route(batch, scratch));
   }
   return ops_
-      .rms_norm_forward(stream.residual, stream.delta,
-                        parameters_.unit("head").group_compute("norm"), config_.rms_norm_eps)
+      .rms_norm_forward(stream, parameters_.unit("head").group_compute("norm"),
+                        config_.rms_norm_eps)
       .normed;
 }
 

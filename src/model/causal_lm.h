@@ -26,6 +26,7 @@ struct CausalLmOptions {
 // What a forward leaves for the backward.
 struct Activations {
   std::vector<LayerSaved> layers;
+  at::Tensor final_stream;  // [T, d]
   RmsNormOutput final_norm;
 };
 

@@ -25,21 +25,19 @@ DecoderLayer::DecoderLayer(const ModelConfig& config, int64_t index, LayerAttent
       ops_(operations),
       backend_(backend) {}
 
-ResidualStream DecoderLayer::forward(ResidualStream in, const MicroBatch& batch, Branches branches,
-                                     LayerSaved& saved) const {
-  enter(in, saved);
-  in = {};
+at::Tensor DecoderLayer::forward(const at::Tensor& stream, const MicroBatch& batch,
+                                 Branches branches, LayerSaved& saved) const {
+  enter(stream, saved);
   saved.qkv = project_qkv(saved.input_norm.normed, batch, saved);
   decide(batch, branches, saved);
   attend(batch, branches, saved);
   enter_ffn(saved);
-  const at::Tensor activated = ops_.swiglu_forward(saved.gate_up);
-  return {saved.post_norm.residual,
-          ops_.linear_forward(activated, unit_.group_compute("down"), {})};
+  return ops_.linear_add(saved.middle, ops_.swiglu_forward(saved.gate_up),
+                         unit_.group_compute("down"));
 }
 
 void DecoderLayer::recompute(const MicroBatch& batch, LayerSaved& saved) const {
-  enter({saved.input_norm.residual, {}}, saved);
+  enter(saved.entry, saved);
   saved.qkv = project_qkv(saved.input_norm.normed, batch, saved);
   if (!saved.attention.out.defined()) attend(batch, Branches::kBoth, saved);
   enter_ffn(saved);
@@ -60,38 +58,38 @@ at::Tensor DecoderLayer::backward(at::Tensor grad, const MicroBatch& batch, Laye
 
   if (!has_router()) {
     write_statistics(batch, saved, statistics);
-    return ops_.rms_norm_backward(grad_hidden, grad_middle, saved.input_norm.residual,
+    return ops_.rms_norm_backward(grad_hidden, grad_middle, saved.entry,
                                   unit_.group_compute("input_norm"), saved.input_norm.inverse_rms,
                                   unit_.take_gradient("input_norm"));
   }
   // The straight-through gradient of the loss and that of the regularizer.
   const at::Tensor grad_logits = ops_.router_gradient(
       tokens(batch, saved), {objective_.gamma, nll, layers_}, grad_gate, statistics);
-  return ops_.routed_norm_backward(grad_hidden, grad_logits, grad_middle, saved.input_norm,
-                                   unit_.group_compute("input_norm"), unit_.group_master("router"),
-                                   unit_.take_gradient("input_norm"),
+  return ops_.routed_norm_backward(grad_hidden, grad_logits, grad_middle, saved.entry,
+                                   saved.input_norm, unit_.group_compute("input_norm"),
+                                   unit_.group_master("router"), unit_.take_gradient("input_norm"),
                                    unit_.take_gradient("router"));
 }
 
 // The layer's first norm, and the router that reads its rows.
-void DecoderLayer::enter(const ResidualStream& in, LayerSaved& saved) const {
+void DecoderLayer::enter(const at::Tensor& stream, LayerSaved& saved) const {
+  saved.entry = stream;
   const at::Tensor weight = unit_.group_compute("input_norm");
   if (!has_router()) {
-    saved.input_norm = ops_.rms_norm_forward(in.residual, in.delta, weight, eps_);
+    saved.input_norm = ops_.rms_norm_forward(stream, weight, eps_);
     return;
   }
   RoutedNormOutput entry =
-      ops_.routed_norm_forward(in.residual, in.delta, weight, eps_, unit_.group_master("router"));
+      ops_.routed_norm_forward(stream, weight, eps_, unit_.group_master("router"));
   saved.input_norm = std::move(entry.norm);
   saved.logits = std::move(entry.logits);
 }
 
 // From what attention put out to the FFN's packed projection.
 void DecoderLayer::enter_ffn(LayerSaved& saved) const {
-  const at::Tensor delta =
-      ops_.linear_forward(saved.attention.out.flatten(1), unit_.group_compute("o"), {});
-  saved.post_norm = ops_.rms_norm_forward(saved.input_norm.residual, delta,
-                                          unit_.group_compute("post_norm"), eps_);
+  saved.middle =
+      ops_.linear_add(saved.entry, saved.attention.out.flatten(1), unit_.group_compute("o"));
+  saved.post_norm = ops_.rms_norm_forward(saved.middle, unit_.group_compute("post_norm"), eps_);
   saved.gate_up = ops_.linear_forward(saved.post_norm.normed, unit_.group_compute("gate_up"), {});
 }
 
@@ -104,11 +102,12 @@ at::Tensor DecoderLayer::ffn_backward(const at::Tensor& grad, LayerSaved& saved)
   saved.gate_up.reset();
   ops_.linear_weight_gradient(grad, swiglu.activated, unit_.take_gradient("down"));
   swiglu.activated.reset();
+  const at::Tensor middle = std::move(saved.middle);
   const RmsNormOutput norm = std::move(saved.post_norm);
   const at::Tensor grad_hidden =
       ops_.linear_backward(swiglu.gate_up, norm.normed, unit_.group_compute("gate_up"),
                            unit_.take_gradient("gate_up"), {});
-  return ops_.rms_norm_backward(grad_hidden, grad, norm.residual, unit_.group_compute("post_norm"),
+  return ops_.rms_norm_backward(grad_hidden, grad, middle, unit_.group_compute("post_norm"),
                                 norm.inverse_rms, unit_.take_gradient("post_norm"));
 }
 

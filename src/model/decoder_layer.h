@@ -17,13 +17,6 @@
 
 namespace swiattn {
 
-// The residual stream between layers, its last addition not yet carried out, so that it can be
-// fused with the norm that reads it: the stream is residual + delta.
-struct ResidualStream {
-  at::Tensor residual;  // [T, d]
-  at::Tensor delta;     // [T, d]; undefined: nothing to add
-};
-
 // What of the objective each layer has to know. The per-token NLL, which gamma reads as well, is an
 // argument of the backward: it is known only after the whole forward.
 struct Objective {
@@ -43,10 +36,10 @@ class DecoderLayer {
                const Gate& gate, const Objective& objective, FlatUnit& unit,
                const Operations& operations, const AttentionBackend& backend);
 
-  // With Branches::kTaken `saved` serves write_statistics() and route(), without the disagreement.
-  // `in`, handed over with std::move, is freed as soon as it was used.
-  ResidualStream forward(ResidualStream in, const MicroBatch& batch, Branches branches,
-                         LayerSaved& saved) const;
+  // From the residual stream [T, d] before the layer to that behind it. With Branches::kTaken
+  // `saved` serves write_statistics() and route(), without the disagreement.
+  at::Tensor forward(const at::Tensor& stream, const MicroBatch& batch, Branches branches,
+                     LayerSaved& saved) const;
 
   // Computes again what LayerSaved::drop() let go of: the same operations on the same operands, so
   // the same bits.
@@ -73,7 +66,7 @@ class DecoderLayer {
                         const at::Tensor& row) const;
 
  private:
-  void enter(const ResidualStream& in, LayerSaved& saved) const;
+  void enter(const at::Tensor& stream, LayerSaved& saved) const;
   void enter_ffn(LayerSaved& saved) const;
   at::Tensor ffn_backward(const at::Tensor& grad, LayerSaved& saved) const;
   at::Tensor project_qkv(const at::Tensor& hidden, const MicroBatch& batch,

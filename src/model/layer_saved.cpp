@@ -9,7 +9,7 @@ namespace swiattn {
 void LayerSaved::drop(Recompute recompute) {
   if (recompute == Recompute::kNone) return;
   LayerSaved kept;
-  kept.input_norm.residual = input_norm.residual;
+  kept.entry = entry;
   kept.logits = logits;
   kept.weight = weight;
   if (recompute == Recompute::kSelective) {
@@ -45,8 +45,8 @@ int64_t kept_bytes_per_token(Recompute recompute, const ModelConfig& config,
   if (config.qk_norm) {  // before the norm
     bytes += (config.heads + config.kv_heads) * config.head_dim * element;
   }
-  bytes += stream + wide;      // the first norm; its residual is counted already
-  bytes += 2 * stream + wide;  // the second
+  bytes += stream + wide;      // the first norm; the stream at the entry is counted already
+  bytes += 2 * stream + wide;  // the stream after attention and its norm
   return bytes + 2 * config.intermediate_size * element;
 }
 

@@ -21,14 +21,16 @@ enum class Recompute {
 };
 
 struct LayerSaved {
-  RmsNormOutput input_norm;  // stream at the layer's entry, h
+  at::Tensor entry;          // x [T, d], the residual stream at the layer's entry
+  RmsNormOutput input_norm;  // h, its norm
   at::Tensor logits;         // s [T]; undefined without a router
   at::Tensor qkv;            // [T, (Hq + 2 Hkv) D] after QK-norm and rotary positions
   at::Tensor raw_queries;    // [T, Hq, D] before QK-norm (Qwen3); undefined without
   at::Tensor raw_keys;       // [T, Hkv, D] likewise
   SwitchSaved attention;     // of kSwitch; the others fill `out` and `logsumexp`
   at::Tensor weight;         // [T] where far rows are sampled (ops/routing.h); else undefined
-  RmsNormOutput post_norm;   // stream after attention, its norm
+  at::Tensor middle;         // x' [T, d], the stream after attention
+  RmsNormOutput post_norm;   // its norm
   at::Tensor gate_up;        // [T, 2F]
 
   // Lets go of all that DecoderLayer::recompute() makes again. In every mode the few bytes a token

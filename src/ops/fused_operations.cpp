@@ -10,6 +10,7 @@ const Operations& fused_operations() {
       .rms_norm_forward = fused::rms_norm_forward,
       .rms_norm_backward = fused::rms_norm_backward,
       .linear_forward = fused::linear_forward,
+      .linear_add = fused::linear_add,
       .linear_backward = fused::linear_backward,
       .linear_input_gradient = fused::linear_input_gradient,
       .linear_weight_gradient = fused::linear_weight_gradient,

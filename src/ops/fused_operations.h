@@ -15,6 +15,7 @@ EmbeddingBackward embedding_backward;
 RmsNormForward rms_norm_forward;
 RmsNormBackward rms_norm_backward;
 LinearForward linear_forward;
+LinearAdd linear_add;
 LinearBackward linear_backward;
 LinearInputGradient linear_input_gradient;
 LinearWeightGradient linear_weight_gradient;

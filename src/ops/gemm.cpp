@@ -45,7 +45,13 @@ bool lies_in_lines(const at::Tensor& matrix) {
   return matrix.size(other) == 1 || matrix.stride(other) >= matrix.size(contiguous);
 }
 
-void check_operands(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
+// Of c = a b + addend, where the addend may be c itself.
+struct Matrices {
+  const at::Tensor &a, &b, &addend, &c;
+};
+
+void check_operands(const Matrices& matrices) {
+  const auto& [a, b, addend, c] = matrices;
   SWIATTN_CHECK(lies_in_lines(a) && lies_in_lines(b) && lies_in_lines(c) && c.stride(1) == 1 &&
                     a.size(1) == b.size(0) && c.size(0) == a.size(0) && c.size(1) == b.size(1) &&
                     c.numel() > 0 && a.size(1) > 0,
@@ -53,6 +59,9 @@ void check_operands(const at::Tensor& a, const at::Tensor& b, const at::Tensor& 
   SWIATTN_CHECK(a.scalar_type() == at::kBFloat16 && b.scalar_type() == at::kBFloat16 &&
                     (c.scalar_type() == at::kBFloat16 || c.scalar_type() == at::kFloat),
                 "a product of bfloat16 goes to bfloat16 or float32");
+  SWIATTN_CHECK(addend.scalar_type() == c.scalar_type() && addend.sizes() == c.sizes() &&
+                    addend.strides() == c.strides(),
+                "what is added to a product lies as the result does");
 }
 
 cublasLtMatrixLayoutOpaque_t layout(const Seen& matrix, cudaDataType_t type) {
@@ -66,11 +75,12 @@ cudaDataType_t cuda_type(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kFloat ? CUDA_R_32F : CUDA_R_16BF;
 }
 
-// The most bytes, up to 256, that all three begin at a multiple of.
-uint32_t alignment(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
-  const uintptr_t bits = reinterpret_cast<uintptr_t>(a.const_data_ptr()) |
-                         reinterpret_cast<uintptr_t>(b.const_data_ptr()) |
-                         reinterpret_cast<uintptr_t>(c.const_data_ptr()) | 256U;
+// The most bytes, up to 256, that all begin at a multiple of.
+uint32_t alignment(const Matrices& matrices) {
+  uintptr_t bits = 256U;
+  for (const at::Tensor* const matrix : {&matrices.a, &matrices.b, &matrices.addend, &matrices.c}) {
+    bits |= reinterpret_cast<uintptr_t>(matrix->const_data_ptr());
+  }
   return static_cast<uint32_t>(bits & -bits);
 }
 
@@ -90,13 +100,19 @@ struct Tile {
   cublasLtMatmulTile_t id;
   int64_t rows, columns;
 };
-constexpr Tile kWide = {CUBLASLT_MATMUL_TILE_192x192, 192, 192};
-constexpr Tile kNarrow = {CUBLASLT_MATMUL_TILE_128x160, 128, 160};
-constexpr double kMostPlaces = 1.03;  // of narrow tiles, over those of wide ones
+constexpr Tile kSquare = {CUBLASLT_MATMUL_TILE_192x192, 192, 192};
+constexpr Tile kLong = {CUBLASLT_MATMUL_TILE_320x128, 320, 128};
+constexpr std::array kNarrow = {Tile{CUBLASLT_MATMUL_TILE_128x160, 128, 160},
+                                Tile{CUBLASLT_MATMUL_TILE_176x128, 176, 128}};
+constexpr double kMostPlaces = 1.03;  // of narrow tiles, over those of square ones
 
 bool computes(const Found& kernel, const Tile& tile) {
   return attribute<uint32_t>(kernel, CUBLASLT_ALGO_CONFIG_TILE_ID) == tile.id &&
          attribute<int32_t>(kernel, CUBLASLT_ALGO_CONFIG_SPLITK_NUM) == 1;
+}
+
+bool has_large_tiles(const Found& kernel) {
+  return computes(kernel, kSquare) || computes(kernel, kLong);
 }
 
 int64_t divide_up(int64_t x, int64_t y) { return (x + y - 1) / y; }
@@ -117,29 +133,33 @@ bool is_hopper() {
 // One product: shapes, strides and types, and the kernel for them.
 class Gemm {
  public:
-  Gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c)
-      : first_(layout(Seen(b), CUDA_R_16BF)),
-        second_(layout(Seen(a), CUDA_R_16BF)),
-        result_(layout(Seen(c), cuda_type(c))) {
+  explicit Gemm(const Matrices& matrices)
+      : first_(layout(Seen(matrices.b), CUDA_R_16BF)),
+        second_(layout(Seen(matrices.a), CUDA_R_16BF)),
+        result_(layout(Seen(matrices.c), cuda_type(matrices.c))) {
     check_cublas(cublasLtMatmulDescInit(&product_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-    set(CUBLASLT_MATMUL_DESC_TRANSA, Seen(b).operation());
-    set(CUBLASLT_MATMUL_DESC_TRANSB, Seen(a).operation());
-    choose_kernel(alignment(a, b, c), c);
+    set(CUBLASLT_MATMUL_DESC_TRANSA, Seen(matrices.b).operation());
+    set(CUBLASLT_MATMUL_DESC_TRANSB, Seen(matrices.a).operation());
+    choose_kernel(alignment(matrices), matrices.c);
   }
 
-  void run(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, GradientSum sum) {
+  void run(const Matrices& matrices, GradientSum sum) {
+    const auto& [a, b, addend, c] = matrices;
     const float one = 1.0F;
     const float beta = sum == GradientSum::kAdd ? 1.0F : 0.0F;
     const at::Tensor workspace =
         at::empty({static_cast<int64_t>(kernel_.workspaceSize)}, c.options().dtype(at::kByte));
     check_cublas(cublasLtMatmul(at::cuda::getCurrentCUDABlasLtHandle(), &product_, &one,
                                 b.const_data_ptr(), &first_, a.const_data_ptr(), &second_, &beta,
-                                c.const_data_ptr(), &result_, c.mutable_data_ptr(), &result_,
+                                addend.const_data_ptr(), &result_, c.mutable_data_ptr(), &result_,
                                 &kernel_.algo, workspace.mutable_data_ptr(), kernel_.workspaceSize,
                                 at::cuda::getCurrentCUDAStream()));
   }
 
-  bool has_narrow_tiles() const { return computes(kernel_, kNarrow); }
+  bool has_narrow_tiles() const {
+    return std::any_of(kNarrow.begin(), kNarrow.end(),
+                       [&](const Tile& tile) { return computes(kernel_, tile); });
+  }
 
  private:
   template <class T>
@@ -153,13 +173,23 @@ class Gemm {
     SWIATTN_CHECK(end != proposed.begin(), "cuBLAS has no kernel for a product");
     kernel_ = proposed.front();
     SWIATTN_CHECK(kernel_.state == CUBLAS_STATUS_SUCCESS, "cuBLAS's first kernel serves");
-    if (!is_hopper() || c.scalar_type() != at::kBFloat16 || !computes(kernel_, kWide)) return;
-    const Seen result(c);
-    if (places(result, kNarrow) > kMostPlaces * places(result, kWide)) return;
-    const auto narrow = std::find_if(proposed.begin(), end, [](const Found& one) {
-      return one.state == CUBLAS_STATUS_SUCCESS && computes(one, kNarrow);
-    });
-    if (narrow != end) kernel_ = *narrow;
+    if (!is_hopper() || !has_large_tiles(kernel_)) return;
+    // Takes the first proposal that `wanted` accepts.
+    const auto take = [&](const auto& wanted) {
+      const auto found = std::find_if(proposed.begin(), end, [&](const Found& one) {
+        return one.state == CUBLAS_STATUS_SUCCESS && wanted(one);
+      });
+      if (found != end) kernel_ = *found;
+      return found != end;
+    };
+    if (c.scalar_type() == at::kBFloat16 && computes(kernel_, kSquare)) {
+      const Seen result(c);
+      for (const Tile& tile : kNarrow) {
+        if (places(result, tile) > kMostPlaces * places(result, kSquare)) continue;
+        if (take([&](const Found& one) { return computes(one, tile); })) return;
+      }
+    }
+    take([](const Found& one) { return !has_large_tiles(one); });
   }
 
   // Fills in what cuBLAS proposes, best first; returns how many.
@@ -193,30 +223,39 @@ class Gemm {
 
 using Key = std::array<int64_t, 11>;
 
-Key key(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
+Key key(const Matrices& matrices) {
+  const auto& [a, b, addend, c] = matrices;
   const Seen seen_a(a), seen_b(b), seen_c(c);
-  return {c.get_device(),    a.size(0),     b.size(1),         a.size(1),
-          seen_a.transposed, seen_a.stride, seen_b.transposed, seen_b.stride,
-          seen_c.stride,     cuda_type(c),  alignment(a, b, c)};
+  return {c.get_device(),    a.size(0),     b.size(1),          a.size(1),
+          seen_a.transposed, seen_a.stride, seen_b.transposed,  seen_b.stride,
+          seen_c.stride,     cuda_type(c),  alignment(matrices)};
 }
 
-Gemm& find(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
+Gemm& find(const Matrices& matrices) {
   static thread_local std::map<Key, Gemm> gemms;
-  check_operands(a, b, c);
+  check_operands(matrices);
   if (gemms.size() == kMostProducts) gemms.clear();
-  return gemms.try_emplace(key(a, b, c), a, b, c).first->second;
+  return gemms.try_emplace(key(matrices), matrices).first->second;
+}
+
+void run(const Matrices& matrices, GradientSum sum) {
+  const c10::cuda::CUDAGuard on_device(matrices.c.device());
+  find(matrices).run(matrices, sum);
 }
 
 }  // namespace
 
 void gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, GradientSum sum) {
-  const c10::cuda::CUDAGuard on_device(c.device());
-  find(a, b, c).run(a, b, c, sum);
+  run({a, b, c, c}, sum);
+}
+
+void gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& addend, const at::Tensor& c) {
+  run({a, b, addend, c}, GradientSum::kAdd);
 }
 
 bool gemm_takes_narrow_tiles(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
   const c10::cuda::CUDAGuard on_device(c.device());
-  return find(a, b, c).has_narrow_tiles();
+  return find({a, b, c, c}).has_narrow_tiles();
 }
 
 }  // namespace swiattn::fused

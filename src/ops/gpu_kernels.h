@@ -43,10 +43,8 @@ void embedding_backward(const EmbeddingBackwardArguments& arguments, void* strea
 // The norm, and the router behind it where `router_weight` is not null.
 struct RmsNormForwardArguments {
   const Bf16* x;               // [rows, width]
-  const Bf16* delta;           // [rows, width] or null
   const Bf16* weight;          // [width]
   const float* router_weight;  // [width] or null
-  Bf16* residual;              // [rows, width]: x + delta; null with a null delta
   Bf16* normed;                // [rows, width]
   float* inverse_rms;          // [rows]
   float* logits;               // [rows]; null without router
@@ -59,7 +57,7 @@ void rms_norm_forward(const RmsNormForwardArguments& arguments, void* stream);
 struct RmsNormBackwardArguments {
   const Bf16* grad_normed;     // [rows, width], by other ways than the router
   const Bf16* grad_residual;   // [rows, width] or null
-  const Bf16* residual;        // [rows, width]
+  const Bf16* x;               // [rows, width]
   const Bf16* weight;          // [width]
   const float* inverse_rms;    // [rows]
   const float* grad_logits;    // [rows]; null without router

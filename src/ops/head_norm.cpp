@@ -14,7 +14,7 @@ at::Tensor rows(const at::Tensor& heads) { return heads.flatten(0, 1); }
 at::Tensor head_norm_forward(const at::Tensor& x, const at::Tensor& weight, double eps,
                              const RotaryTable& table) {
   at::Tensor before = x.clone(at::MemoryFormat::Contiguous);
-  x.copy_(rms_norm_forward(rows(before), {}, weight, eps).normed.view(x.sizes()));
+  x.copy_(rms_norm_forward(rows(before), weight, eps).normed.view(x.sizes()));
   apply_rotary(x, table, RotaryDirection::kForward);
   return before;
 }

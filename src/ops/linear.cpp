@@ -8,6 +8,10 @@ at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& weight, const a
   return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
 }
 
+at::Tensor linear_add(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& weight) {
+  return at::addmm(residual, x, weight.t());
+}
+
 at::Tensor linear_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
                            const GradientTarget& grad_weight, const GradientTarget& grad_bias) {
   linear_weight_gradient(grad, x, grad_weight);

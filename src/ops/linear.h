@@ -1,5 +1,6 @@
-// y = x W^T + b. The weight's gradient goes straight into the flat gradient buffer, written by the
-// first micro-batch of a step and added to by the others, so that micro-batches cost no extra pass.
+// y = x W^T + b, or h + x W^T into the residual stream h. The weight's gradient goes straight into
+// the flat gradient buffer, written by the first micro-batch of a step and added to by the others,
+// so that micro-batches cost no extra pass.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,6 +12,11 @@ namespace swiattn {
 using LinearForward = at::Tensor(const at::Tensor& x,       // [T, in]
                                  const at::Tensor& weight,  // [out, in]
                                  const at::Tensor& bias);   // [out] or undefined
+
+// h + x W^T [T, out]. Its backward is that of the product; dL/dh is dL/dy itself.
+using LinearAdd = at::Tensor(const at::Tensor& residual,  // h [T, out]
+                             const at::Tensor& x,         // [T, in]
+                             const at::Tensor& weight);   // [out, in]
 
 // Returns dL/dx [T, in]; the weight's and the bias's gradients go to their targets.
 using LinearBackward = at::Tensor(const at::Tensor& grad,             // dL/dy [T, out]
@@ -27,6 +33,7 @@ using LinearBiasGradient = void(const at::Tensor& grad, const GradientTarget& gr
 
 namespace reference {
 LinearForward linear_forward;
+LinearAdd linear_add;
 LinearBackward linear_backward;
 LinearInputGradient linear_input_gradient;
 LinearWeightGradient linear_weight_gradient;

@@ -23,6 +23,16 @@ at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& weight, const a
   return y;
 }
 
+// The product's kernel reads the stream and adds it before it rounds: no pass of its own.
+at::Tensor linear_add(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& weight) {
+  if (!residual.is_contiguous() || !supported(x) || !supported(weight)) {
+    return reference::linear_add(residual, x, weight);
+  }
+  at::Tensor y = at::empty_like(residual);
+  gemm(x, weight.t(), residual, y);
+  return y;
+}
+
 at::Tensor linear_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
                            const GradientTarget& grad_weight, const GradientTarget& grad_bias) {
   fused::linear_weight_gradient(grad, x, grad_weight);

@@ -14,6 +14,7 @@ const Operations& reference_operations() {
       .rms_norm_forward = reference::rms_norm_forward,
       .rms_norm_backward = reference::rms_norm_backward,
       .linear_forward = reference::linear_forward,
+      .linear_add = reference::linear_add,
       .linear_backward = reference::linear_backward,
       .linear_input_gradient = reference::linear_input_gradient,
       .linear_weight_gradient = reference::linear_weight_gradient,

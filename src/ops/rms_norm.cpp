@@ -10,31 +10,29 @@ at::Tensor inverse_rms(const at::Tensor& x, double eps) {
   return (x.to(accumulation_type(x.scalar_type())).square().mean(-1) + eps).rsqrt();
 }
 
-RmsNormOutput rms_norm_forward(const at::Tensor& x, const at::Tensor& delta,
-                               const at::Tensor& weight, double eps) {
+RmsNormOutput rms_norm_forward(const at::Tensor& x, const at::Tensor& weight, double eps) {
   RmsNormOutput out;
-  out.residual = delta.defined() ? x + delta : x;
-  const at::Tensor wide = out.residual.to(accumulation_type(x.scalar_type()));
+  const at::Tensor wide = x.to(accumulation_type(x.scalar_type()));
   out.inverse_rms = inverse_rms(wide, eps);
   out.normed = (wide * out.inverse_rms.unsqueeze(-1)).to(x.scalar_type()) * weight;
   return out;
 }
 
 at::Tensor rms_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_residual,
-                             const at::Tensor& residual, const at::Tensor& weight,
+                             const at::Tensor& x, const at::Tensor& weight,
                              const at::Tensor& inverse_rms, const GradientTarget& grad_weight) {
-  const auto wide = accumulation_type(residual.scalar_type());
-  const at::Tensor unit = residual.to(wide) * inverse_rms.unsqueeze(-1);  // x' / rms
+  const auto wide = accumulation_type(x.scalar_type());
+  const at::Tensor unit = x.to(wide) * inverse_rms.unsqueeze(-1);  // x / rms
   const at::Tensor grad = grad_normed.to(wide);
   if (grad_weight.defined()) {
     // The forward multiplied the weight by the rounded row.
-    grad_weight.put((grad * unit.to(residual.scalar_type())).sum(0));
+    grad_weight.put((grad * unit.to(x.scalar_type())).sum(0));
   }
   const at::Tensor grad_unit = grad * weight;
   at::Tensor grad_x =
       (grad_unit - unit * (grad_unit * unit).mean(-1, true)) * inverse_rms.unsqueeze(-1);
   if (grad_residual.defined()) grad_x.add_(grad_residual);
-  return grad_x.to(residual.scalar_type());
+  return grad_x.to(x.scalar_type());
 }
 
 }  // namespace swiattn::reference

@@ -1,4 +1,4 @@
-// Residual addition and RMSNorm, which read the same row: x' = x + delta, y = x' / rms(x') * w.
+// RMSNorm: y = x / rms(x) * w.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,23 +8,21 @@
 namespace swiattn {
 
 struct RmsNormOutput {
-  at::Tensor residual;     // x' = x + delta, [T, d], the type of x
   at::Tensor normed;       // y, [T, d], the type of x
-  at::Tensor inverse_rms;  // 1 / sqrt(mean(x'^2) + eps), [T], accumulation type
+  at::Tensor inverse_rms;  // 1 / sqrt(mean(x^2) + eps), [T], accumulation type
 };
 
-// Without `delta` x' is x; given the x' of a call with one, all results have its bits. The mean is
-// taken in float32; the row is rounded to the type of x, then multiplied by w, as in transformers.
+// The mean is taken in float32; the row is rounded to the type of x, then multiplied by w, as in
+// transformers.
 using RmsNormForward = RmsNormOutput(const at::Tensor& x,       // [T, d]
-                                     const at::Tensor& delta,   // [T, d] or undefined
                                      const at::Tensor& weight,  // [d], the type of x
                                      double eps);
 
-// Returns dL/dx' = grad_residual + the gradient through the norm; dL/ddelta is the same tensor.
-// `grad_residual` may be undefined (nothing else reads x').
+// Returns dL/dx = grad_residual + the gradient through the norm. `grad_residual` may be undefined
+// (nothing else reads x).
 using RmsNormBackward = at::Tensor(const at::Tensor& grad_normed,       // [T, d]
                                    const at::Tensor& grad_residual,     // [T, d] or undefined
-                                   const at::Tensor& residual,          // [T, d] saved
+                                   const at::Tensor& x,                 // [T, d] saved
                                    const at::Tensor& weight,            // [d]
                                    const at::Tensor& inverse_rms,       // [T] saved
                                    const GradientTarget& grad_weight);  // [d]

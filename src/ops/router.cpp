@@ -6,18 +6,18 @@
 
 namespace swiattn::reference {
 
-RoutedNormOutput routed_norm_forward(const at::Tensor& x, const at::Tensor& delta,
-                                     const at::Tensor& norm_weight, double eps,
+RoutedNormOutput routed_norm_forward(const at::Tensor& x, const at::Tensor& norm_weight, double eps,
                                      const at::Tensor& router_weight) {
-  RoutedNormOutput out{rms_norm_forward(x, delta, norm_weight, eps), {}};
+  RoutedNormOutput out{rms_norm_forward(x, norm_weight, eps), {}};
   const at::Tensor& hidden = out.norm.normed;
   out.logits = at::mv(hidden.to(accumulation_type(hidden.scalar_type())), router_weight.flatten());
   return out;
 }
 
 at::Tensor routed_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_logits,
-                                const at::Tensor& grad_residual, const RmsNormOutput& saved,
-                                const at::Tensor& norm_weight, const at::Tensor& router_weight,
+                                const at::Tensor& grad_residual, const at::Tensor& x,
+                                const RmsNormOutput& saved, const at::Tensor& norm_weight,
+                                const at::Tensor& router_weight,
                                 const GradientTarget& grad_norm_weight,
                                 const GradientTarget& grad_router_weight) {
   const at::Tensor grad_hidden =
@@ -25,8 +25,8 @@ at::Tensor routed_norm_backward(const at::Tensor& grad_normed, const at::Tensor&
   if (grad_router_weight.defined()) {
     grad_router_weight.put(at::mv(saved.normed.to(grad_logits.scalar_type()).t(), grad_logits));
   }
-  return rms_norm_backward(grad_hidden, grad_residual, saved.residual, norm_weight,
-                           saved.inverse_rms, grad_norm_weight);
+  return rms_norm_backward(grad_hidden, grad_residual, x, norm_weight, saved.inverse_rms,
+                           grad_norm_weight);
 }
 
 }  // namespace swiattn::reference

@@ -121,7 +121,7 @@ TEST_P(GpuRecomputeTest, KeepsTheBytesThatAreTold) {
   const at::Tensor x = at::randn({batch.tokens(), config.hidden_size}, options);
   for (const Recompute recompute : kModes) {
     LayerSaved saved;
-    layer.forward({x, x}, batch, c.gate.far_sampling ? Branches::kSampled : Branches::kBoth, saved);
+    layer.forward(x, batch, c.gate.far_sampling ? Branches::kSampled : Branches::kBoth, saved);
     saved.drop(recompute);
     EXPECT_EQ(held_bytes(saved),
               batch.tokens() *

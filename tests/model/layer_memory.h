@@ -12,10 +12,10 @@
 namespace swiattn {
 
 inline std::vector<at::Tensor> saved_tensors(const LayerSaved& saved) {
-  std::vector<at::Tensor> all = {saved.logits,      saved.weight,   saved.qkv,
-                                 saved.raw_queries, saved.raw_keys, saved.gate_up};
+  std::vector<at::Tensor> all = {saved.entry,  saved.logits,      saved.weight,   saved.qkv,
+                                 saved.middle, saved.raw_queries, saved.raw_keys, saved.gate_up};
   for (const RmsNormOutput& norm : {saved.input_norm, saved.post_norm}) {
-    all.insert(all.end(), {norm.residual, norm.normed, norm.inverse_rms});
+    all.insert(all.end(), {norm.normed, norm.inverse_rms});
   }
   const SwitchSaved& attention = saved.attention;
   all.insert(all.end(), {attention.out, attention.difference, attention.logsumexp,

@@ -185,8 +185,7 @@ TEST_P(RecomputeTest, KeepsTheBytesThatAreToldAndComputesTheRestAgain) {
     const DecoderLayer layer(config, 0, c.attention[0], kWindow, c.gate, objective,
                              parameters.unit("layer.0"), reference_operations(), *backend);
     at::manual_seed(1);
-    const ResidualStream in{at::randn({kTokens, config.hidden_size}, type),
-                            at::randn({kTokens, config.hidden_size}, type)};
+    const at::Tensor in = at::randn({kTokens, config.hidden_size}, type);
     for (const Recompute recompute : {Recompute::kNone, Recompute::kSelective, Recompute::kLayer}) {
       LayerSaved saved;
       layer.forward(in, batch, c.gate.far_sampling ? Branches::kSampled : Branches::kBoth, saved);

@@ -67,61 +67,51 @@ class FusedOperationsTest : public testing::TestWithParam<Shape> {
 class FusedNormTest : public FusedOperationsTest {};
 
 TEST_P(FusedNormTest, RmsNorm) {
-  const at::Tensor x = random({rows_, width_}), delta = random({rows_, width_}),
-                   weight = random({width_}), grad_normed = random({rows_, width_}),
-                   grad_residual = random({rows_, width_});
-  for (const bool first : {false, true}) {  // the first norm of a model adds nothing
+  const at::Tensor x = random({rows_, width_}), weight = random({width_}),
+                   grad_normed = random({rows_, width_}), grad_residual = random({rows_, width_});
+  for (const bool last : {false, true}) {  // nothing else reads what a model's last norm does
     for (const GradientSum sum : {GradientSum::kWrite, GradientSum::kAdd}) {
       expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
-        const at::Tensor none;
-        const RmsNormOutput out =
-            ops.rms_norm_forward(x.to(type), first ? none : delta.to(type), weight.to(type), 1e-5);
+        const RmsNormOutput out = ops.rms_norm_forward(x.to(type), weight.to(type), 1e-5);
         const GradientTarget grad_weight = accumulator({width_}, type, sum);
         // The backward's own inputs are the same for all, so that it alone is judged.
-        const at::Tensor residual = (first ? x : x + delta).to(type);
-        const at::Tensor inverse = (residual.to(at::kDouble).square().mean(-1) + 1e-5)
+        const at::Tensor inverse = (x.to(at::kDouble).square().mean(-1) + 1e-5)
                                        .rsqrt()
                                        .to(grad_weight.tensor.scalar_type());
-        const at::Tensor grad_x =
-            ops.rms_norm_backward(grad_normed.to(type), first ? none : grad_residual.to(type),
-                                  residual, weight.to(type), inverse, grad_weight);
-        return {out.residual, out.normed, out.inverse_rms, grad_x, grad_weight.tensor};
+        const at::Tensor grad_x = ops.rms_norm_backward(
+            grad_normed.to(type), last ? at::Tensor() : grad_residual.to(type), x.to(type),
+            weight.to(type), inverse, grad_weight);
+        return {out.normed, out.inverse_rms, grad_x, grad_weight.tensor};
       });
     }
   }
 }
 
 TEST_P(FusedNormTest, NormWithRouter) {
-  const at::Tensor x = random({rows_, width_}), delta = random({rows_, width_}),
-                   weight = random({width_}), grad_normed = random({rows_, width_}),
-                   grad_residual = random({rows_, width_});
+  const at::Tensor x = random({rows_, width_}), weight = random({width_}),
+                   grad_normed = random({rows_, width_}), grad_residual = random({rows_, width_});
   const at::Tensor router = at::randn({1, width_}, x.options().dtype(at::kFloat));
   const at::Tensor grad_logits = at::randn({rows_}, router.options());
-  for (const bool first : {false, true}) {
-    for (const GradientSum sum : {GradientSum::kWrite, GradientSum::kAdd}) {
-      expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
-        const auto wide = type == at::kDouble ? at::kDouble : at::kFloat;
-        const RoutedNormOutput out =
-            ops.routed_norm_forward(x.to(type), first ? at::Tensor() : delta.to(type),
-                                    weight.to(type), 1e-5, router.to(wide));
-        // As a layer has them, rounded: the same for all.
-        RmsNormOutput saved;
-        saved.residual = (first ? x : x + delta).to(type);
-        saved.inverse_rms =
-            (saved.residual.to(at::kDouble).square().mean(-1) + 1e-5).rsqrt().to(wide);
-        const at::Tensor unit = (saved.residual.to(at::kDouble) *
-                                 saved.inverse_rms.to(at::kFloat).to(at::kDouble).unsqueeze(-1))
-                                    .to(at::kBFloat16);
-        saved.normed = (unit * weight).to(type);
-        const GradientTarget grad_weight = accumulator({width_}, type, sum);
-        const GradientTarget grad_router = accumulator({1, width_}, type, sum);
-        const at::Tensor grad_x = ops.routed_norm_backward(
-            grad_normed.to(type), grad_logits.to(wide), grad_residual.to(type), saved,
-            weight.to(type), router.to(wide), grad_weight, grad_router);
-        return {out.norm.residual,  out.norm.normed,   out.norm.inverse_rms, out.logits, grad_x,
-                grad_weight.tensor, grad_router.tensor};
-      });
-    }
+  for (const GradientSum sum : {GradientSum::kWrite, GradientSum::kAdd}) {
+    expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
+      const auto wide = type == at::kDouble ? at::kDouble : at::kFloat;
+      const RoutedNormOutput out =
+          ops.routed_norm_forward(x.to(type), weight.to(type), 1e-5, router.to(wide));
+      // As a layer has them, rounded: the same for all.
+      RmsNormOutput saved;
+      saved.inverse_rms = (x.to(at::kDouble).square().mean(-1) + 1e-5).rsqrt().to(wide);
+      const at::Tensor unit =
+          (x.to(at::kDouble) * saved.inverse_rms.to(at::kFloat).to(at::kDouble).unsqueeze(-1))
+              .to(at::kBFloat16);
+      saved.normed = (unit * weight).to(type);
+      const GradientTarget grad_weight = accumulator({width_}, type, sum);
+      const GradientTarget grad_router = accumulator({1, width_}, type, sum);
+      const at::Tensor grad_x = ops.routed_norm_backward(
+          grad_normed.to(type), grad_logits.to(wide), grad_residual.to(type), x.to(type), saved,
+          weight.to(type), router.to(wide), grad_weight, grad_router);
+      return {out.norm.normed, out.norm.inverse_rms, out.logits,
+              grad_x,          grad_weight.tensor,   grad_router.tensor};
+    });
   }
 }
 
@@ -129,8 +119,8 @@ TEST_P(FusedNormTest, NormWithRouter) {
 TEST_P(FusedNormTest, LogitsAreTheDotProductsOfTheNormedRows) {
   const at::Tensor x = random({rows_, width_}), weight = random({width_});
   const at::Tensor router = at::randn({1, width_}, x.options().dtype(at::kFloat));
-  const RoutedNormOutput out = fused_operations().routed_norm_forward(x, {}, weight, 1e-5, router);
-  const RmsNormOutput plain = fused_operations().rms_norm_forward(x, {}, weight, 1e-5);
+  const RoutedNormOutput out = fused_operations().routed_norm_forward(x, weight, 1e-5, router);
+  const RmsNormOutput plain = fused_operations().rms_norm_forward(x, weight, 1e-5);
   EXPECT_TRUE(at::equal(out.norm.normed, plain.normed));
   EXPECT_TRUE(at::equal(out.norm.inverse_rms, plain.inverse_rms));
   const at::Tensor products = out.norm.normed.to(at::kDouble) * router.to(at::kDouble);
@@ -139,33 +129,17 @@ TEST_P(FusedNormTest, LogitsAreTheDotProductsOfTheNormedRows) {
       << error.max().item<double>();
 }
 
-// Recomputation takes the norm of the stored sum.
-TEST_P(FusedNormTest, TheNormOfTheSumHasTheBitsOfTheSumWithItsNorm) {
-  const at::Tensor x = random({rows_, width_}), delta = random({rows_, width_}),
-                   weight = random({width_});
-  const at::Tensor router = at::randn({1, width_}, x.options().dtype(at::kFloat));
-  for (const Operations& ops : {fused_operations(), reference_operations()}) {
-    const RoutedNormOutput first = ops.routed_norm_forward(x, delta, weight, 1e-5, router);
-    const RoutedNormOutput again =
-        ops.routed_norm_forward(first.norm.residual, {}, weight, 1e-5, router);
-    EXPECT_TRUE(at::equal(again.norm.residual, first.norm.residual)) << ops.name;
-    EXPECT_TRUE(at::equal(again.norm.normed, first.norm.normed)) << ops.name;
-    EXPECT_TRUE(at::equal(again.norm.inverse_rms, first.norm.inverse_rms)) << ops.name;
-    EXPECT_TRUE(at::equal(again.logits, first.logits)) << ops.name;
-  }
-}
-
 TEST_P(FusedNormTest, BackwardRepeatsItsBits) {
   const at::Tensor x = random({rows_, width_}), weight = random({width_}),
                    grad = random({rows_, width_});
   const at::Tensor router = at::randn({1, width_}, x.options().dtype(at::kFloat));
   const at::Tensor grad_logits = at::randn({rows_}, router.options());
-  const RmsNormOutput saved = fused_operations().rms_norm_forward(x, {}, weight, 1e-5);
+  const RmsNormOutput saved = fused_operations().rms_norm_forward(x, weight, 1e-5);
   const auto run = [&]() -> Results {
     const auto grad_weight = accumulator({width_}, at::kBFloat16, GradientSum::kWrite);
     const auto grad_router = accumulator({1, width_}, at::kBFloat16, GradientSum::kWrite);
     const at::Tensor grad_x = fused_operations().routed_norm_backward(
-        grad, grad_logits, x, saved, weight, router, grad_weight, grad_router);
+        grad, grad_logits, x, x, saved, weight, router, grad_weight, grad_router);
     return {grad_x, grad_weight.tensor, grad_router.tensor};
   };
   const Results first = run();
@@ -181,14 +155,13 @@ TEST_P(FusedNormTest, FrozenWeightsHaveNoGradient) {
   const at::Tensor router = at::randn({1, width_}, x.options().dtype(at::kFloat));
   const at::Tensor grad_logits = at::randn({rows_}, router.options());
   const Operations& ops = fused_operations();
-  const RmsNormOutput saved = ops.rms_norm_forward(x, {}, weight, 1e-5);
+  const RmsNormOutput saved = ops.rms_norm_forward(x, weight, 1e-5);
   const auto target = accumulator({width_}, at::kBFloat16, GradientSum::kWrite);
-  EXPECT_TRUE(
-      at::equal(ops.rms_norm_backward(grad, x, saved.residual, weight, saved.inverse_rms, {}),
-                ops.rms_norm_backward(grad, x, saved.residual, weight, saved.inverse_rms, target)));
-  EXPECT_TRUE(
-      at::equal(ops.routed_norm_backward(grad, grad_logits, x, saved, weight, router, {}, {}),
-                ops.routed_norm_backward(grad, grad_logits, x, saved, weight, router, target, {})));
+  EXPECT_TRUE(at::equal(ops.rms_norm_backward(grad, x, x, weight, saved.inverse_rms, {}),
+                        ops.rms_norm_backward(grad, x, x, weight, saved.inverse_rms, target)));
+  EXPECT_TRUE(at::equal(
+      ops.routed_norm_backward(grad, grad_logits, x, x, saved, weight, router, {}, {}),
+      ops.routed_norm_backward(grad, grad_logits, x, x, saved, weight, router, target, {})));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, FusedNormTest,
@@ -395,6 +368,14 @@ TEST_P(FusedOperationsTest, LinearAccumulatesItsWeightGradientInFloat32) {
       return results;
     });
   }
+}
+
+TEST_P(FusedOperationsTest, LinearAddsToTheStream) {
+  const at::Tensor stream = random({rows_, 40}), x = random({rows_, width_}),
+                   weight = random({40, width_});
+  expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
+    return {ops.linear_add(stream.to(type), x.to(type), weight.to(type))};
+  });
 }
 
 // The kernel alone, on the logits of cuBLAS or of anybody. Vocabularies that fours of logits fill

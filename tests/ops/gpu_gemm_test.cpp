@@ -63,6 +63,11 @@ TEST_F(GpuGemmTest, IsTheProduct) {
           const at::Tensor c = at::full({shape.m, shape.n}, NAN, a.options().dtype(type));
           fused::gemm(a, b, c, GradientSum::kWrite);
           EXPECT_LE(relative_error(c, expected), bound(type, shape.k));
+          const at::Tensor addend = at::randn_like(c);
+          const at::Tensor kept = addend.clone();
+          fused::gemm(a, b, addend, c);
+          EXPECT_LE(relative_error(c, expected + addend.to(at::kDouble)), bound(type, shape.k));
+          EXPECT_TRUE(at::equal(addend, kept));
         }
         const at::Tensor before = at::randn({shape.m, shape.n}, a.options().dtype(at::kFloat));
         const at::Tensor sum = before.clone();
@@ -97,19 +102,20 @@ TEST_F(GpuGemmTest, IsTheProductOfALayer) {
   }
 }
 
-// Forward of the paper's q, k and v at 32K tokens, where cuBLAS's first kernel has tiles of
-// 192 x 192 on an H100.
+// Forward of the paper's q, k and v at 32K tokens and of gate and up at 16K, where cuBLAS's first
+// kernel has tiles of 192 x 192 on an H100.
 TEST_F(GpuGemmTest, TakesNarrowTilesWhereTheyFillTheGpu) {
   const cudaDeviceProp* const device = at::cuda::getCurrentDeviceProperties();
   if (device->major != 9 || device->multiProcessorCount != 132) GTEST_SKIP() << "not an H100 SXM";
-  const at::Tensor x = random(32768, 2048, Lies::kWhole);
-  const at::Tensor weight = random(4096, 2048, Lies::kWhole);
-  const auto narrow = [&](at::ScalarType type) {
-    const at::Tensor y = at::empty({32768, 4096}, x.options().dtype(type));
+  const auto narrow = [](const Shape& shape, at::ScalarType type) {
+    const at::Tensor x = random(shape.m, shape.k, Lies::kWhole);
+    const at::Tensor weight = random(shape.n, shape.k, Lies::kWhole);
+    const at::Tensor y = at::empty({shape.m, shape.n}, x.options().dtype(type));
     return fused::gemm_takes_narrow_tiles(x, weight.t(), y);
   };
-  EXPECT_TRUE(narrow(at::kBFloat16));
-  EXPECT_FALSE(narrow(at::kFloat));
+  EXPECT_TRUE(narrow({32768, 4096, 2048}, at::kBFloat16));
+  EXPECT_TRUE(narrow({16384, 11264, 2048}, at::kBFloat16));
+  EXPECT_FALSE(narrow({32768, 4096, 2048}, at::kFloat));
 }
 
 TEST_F(GpuGemmTest, RefusesWhatItWouldMisread) {
@@ -121,6 +127,9 @@ TEST_F(GpuGemmTest, RefusesWhatItWouldMisread) {
     EXPECT_ANY_THROW(fused::gemm(bad, b, c, GradientSum::kWrite));
   }
   EXPECT_ANY_THROW(fused::gemm(a, b, c.t(), GradientSum::kWrite));
+  for (const at::Tensor& bad : {c.t(), c.to(at::kFloat), c.narrow(1, 0, 32)}) {
+    EXPECT_ANY_THROW(fused::gemm(a, b, bad, c));
+  }
   EXPECT_ANY_THROW(fused::gemm(a, b, c.to(at::kDouble), GradientSum::kWrite));
 }
 

@@ -36,52 +36,28 @@ class ReferenceOperationsTest : public testing::Test {
   ReferenceOperationsTest() { at::manual_seed(11); }
 };
 
-TEST_F(ReferenceOperationsTest, RmsNormAddsTheResidualAndNormalisesIt) {
-  const at::Tensor x = leaf({7, 10}), delta = leaf({7, 10}), weight = leaf({10});
+TEST_F(ReferenceOperationsTest, RmsNormNormalisesRows) {
+  const at::Tensor x = leaf({7, 10}), weight = leaf({10});
   const double eps = 1e-3;
-  const at::Tensor residual = x + delta;
-  const at::Tensor normed = residual / (residual.square().mean(-1, true) + eps).sqrt() * weight;
+  const at::Tensor normed = x / (x.square().mean(-1, true) + eps).sqrt() * weight;
   const at::Tensor grad_normed = random({7, 10}), grad_residual = random({7, 10});
-  (normed * grad_normed + residual * grad_residual).sum().backward();
+  (normed * grad_normed).sum().backward();
 
-  const RmsNormOutput out =
-      ops().rms_norm_forward(x.detach(), delta.detach(), weight.detach(), eps);
-  expect_equal(out.residual, residual.detach());
+  const RmsNormOutput out = ops().rms_norm_forward(x.detach(), weight.detach(), eps);
   expect_equal(out.normed, normed.detach());
+  const auto backward = [&](const at::Tensor& residual, const GradientTarget& grad_weight) {
+    return ops().rms_norm_backward(grad_normed, residual, x.detach(), weight.detach(),
+                                   out.inverse_rms, grad_weight);
+  };
+  expect_equal(backward({}, {}), x.grad());
   expect_gradient(weight.grad(), [&](const GradientTarget& grad_weight) {
-    expect_equal(ops().rms_norm_backward(grad_normed, grad_residual, out.residual, weight.detach(),
-                                         out.inverse_rms, grad_weight),
-                 x.grad());
+    expect_equal(backward(grad_residual, grad_weight), x.grad() + grad_residual);
   });
 }
 
-TEST_F(ReferenceOperationsTest, RmsNormWithoutASecondInput) {
-  const at::Tensor x = leaf({5, 6}), weight = leaf({6});
-  const at::Tensor normed = x / (x.square().mean(-1, true) + 1e-5).sqrt() * weight;
-  const at::Tensor grad = random({5, 6});
-  (normed * grad).sum().backward();
-
-  const RmsNormOutput out = ops().rms_norm_forward(x.detach(), {}, weight.detach(), 1e-5);
-  expect_equal(out.residual, x.detach());
-  expect_equal(
-      ops().rms_norm_backward(grad, {}, out.residual, weight.detach(), out.inverse_rms, {}),
-      x.grad());
-}
-
-// Recomputation takes the norm of the stored sum.
-TEST_F(ReferenceOperationsTest, TheNormOfTheSumHasTheBitsOfTheSumWithItsNorm) {
-  for (const at::ScalarType type : {at::kDouble, at::kFloat, at::kBFloat16}) {
-    const at::Tensor x = random({37, 24}).to(type), delta = random({37, 24}).to(type);
-    const at::Tensor weight = random({24}).to(type);
-    const at::Tensor router = random({1, 24}).to(type == at::kDouble ? type : at::kFloat);
-    const RoutedNormOutput first = ops().routed_norm_forward(x, delta, weight, 1e-5, router);
-    const RoutedNormOutput again =
-        ops().routed_norm_forward(first.norm.residual, {}, weight, 1e-5, router);
-    EXPECT_TRUE(at::equal(again.norm.residual, first.norm.residual)) << type;
-    EXPECT_TRUE(at::equal(again.norm.normed, first.norm.normed)) << type;
-    EXPECT_TRUE(at::equal(again.norm.inverse_rms, first.norm.inverse_rms)) << type;
-    EXPECT_TRUE(at::equal(again.logits, first.logits)) << type;
-  }
+TEST_F(ReferenceOperationsTest, LinearAddIsTheStreamAndTheProduct) {
+  const at::Tensor stream = random({9, 4}), x = random({9, 5}), weight = random({4, 5});
+  expect_equal(ops().linear_add(stream, x, weight), stream + x.matmul(weight.t()));
 }
 
 TEST_F(ReferenceOperationsTest, LinearWithAndWithoutBias) {
@@ -191,7 +167,7 @@ TEST_F(ReferenceOperationsTest, HeadNormHasTheBitsOfItsTwoOperations) {
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     const at::Tensor packed = random({9, 20}).to(type), weight = random({4}).to(type);
     const at::Tensor rows = some_heads(packed, 4).clone(at::MemoryFormat::Contiguous);
-    const RmsNormOutput norm = ops().rms_norm_forward(rows.view({-1, 4}), {}, weight, 1e-6);
+    const RmsNormOutput norm = ops().rms_norm_forward(rows.view({-1, 4}), weight, 1e-6);
     const at::Tensor turned = norm.normed.clone().view({9, 3, 4});
     ops().apply_rotary(turned, table, RotaryDirection::kForward);
     const at::Tensor found = packed.clone();
@@ -225,26 +201,21 @@ TEST_F(ReferenceOperationsTest, SwigluOfThePackedProjection) {
 }
 
 TEST_F(ReferenceOperationsTest, TheRouterReadsTheNormedRowsAndItsGradientGoesThroughTheNorm) {
-  const at::Tensor x = leaf({8, 6}), delta = leaf({8, 6}), norm_weight = leaf({6}),
-                   router_weight = leaf({1, 6});
-  const at::Tensor residual = x + delta;
-  const at::Tensor hidden =
-      residual / (residual.square().mean(-1, true) + 1e-5).sqrt() * norm_weight;
+  const at::Tensor x = leaf({8, 6}), norm_weight = leaf({6}), router_weight = leaf({1, 6});
+  const at::Tensor hidden = x / (x.square().mean(-1, true) + 1e-5).sqrt() * norm_weight;
   const at::Tensor logits = hidden.matmul(router_weight.flatten());
   const at::Tensor grad_logits = random({8}), grad_hidden = random({8, 6}),
                    grad_residual = random({8, 6});
-  ((logits * grad_logits).sum() + (hidden * grad_hidden + residual * grad_residual).sum())
-      .backward();
+  ((logits * grad_logits).sum() + (hidden * grad_hidden + x * grad_residual).sum()).backward();
 
-  const RoutedNormOutput out = ops().routed_norm_forward(
-      x.detach(), delta.detach(), norm_weight.detach(), 1e-5, router_weight.detach());
-  expect_equal(out.norm.residual, residual.detach());
+  const RoutedNormOutput out =
+      ops().routed_norm_forward(x.detach(), norm_weight.detach(), 1e-5, router_weight.detach());
   expect_equal(out.norm.normed, hidden.detach());
   expect_equal(out.logits, logits.detach());
   const auto backward = [&](const GradientTarget& grad_norm, const GradientTarget& grad_router) {
-    expect_equal(ops().routed_norm_backward(grad_hidden, grad_logits, grad_residual, out.norm,
-                                            norm_weight.detach(), router_weight.detach(), grad_norm,
-                                            grad_router),
+    expect_equal(ops().routed_norm_backward(grad_hidden, grad_logits, grad_residual, x.detach(),
+                                            out.norm, norm_weight.detach(), router_weight.detach(),
+                                            grad_norm, grad_router),
                  x.grad());
   };
   expect_gradient(norm_weight.grad(), [&](const GradientTarget& target) { backward(target, {}); });
