@@ -143,10 +143,10 @@ class Gemm {
     choose_kernel(alignment(matrices), matrices.c);
   }
 
-  void run(const Matrices& matrices, GradientSum sum) {
+  void run(const Matrices& matrices, bool add) {
     const auto& [a, b, addend, c] = matrices;
     const float one = 1.0F;
-    const float beta = sum == GradientSum::kAdd ? 1.0F : 0.0F;
+    const float beta = add ? 1.0F : 0.0F;
     const at::Tensor workspace =
         at::empty({static_cast<int64_t>(kernel_.workspaceSize)}, c.options().dtype(at::kByte));
     check_cublas(cublasLtMatmul(at::cuda::getCurrentCUDABlasLtHandle(), &product_, &one,
@@ -238,19 +238,19 @@ Gemm& find(const Matrices& matrices) {
   return gemms.try_emplace(key(matrices), matrices).first->second;
 }
 
-void run(const Matrices& matrices, GradientSum sum) {
+void run(const Matrices& matrices, bool add) {
   const c10::cuda::CUDAGuard on_device(matrices.c.device());
-  find(matrices).run(matrices, sum);
+  find(matrices).run(matrices, add);
 }
 
 }  // namespace
 
 void gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, GradientSum sum) {
-  run({a, b, c, c}, sum);
+  run({a, b, c, c}, sum == GradientSum::kAdd);
 }
 
 void gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& addend, const at::Tensor& c) {
-  run({a, b, addend, c}, GradientSum::kAdd);
+  run({a, b, addend, c}, true);
 }
 
 bool gemm_takes_narrow_tiles(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
