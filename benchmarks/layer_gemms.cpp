@@ -23,7 +23,9 @@ int run(int argc, char** argv) {
   std::vector<std::string> layers = {"2048x4096", "2048x2048", "2048x11264", "5632x2048"};
   double milliseconds = 100;
   CLI::App app(
-      "Products of linear layers: ours against PyTorch's. dL/dW is float32 with us, "
+      "Products of linear layers: ours against PyTorch's; 'added' is a forward that is added to "
+      "the "
+      "residual stream. dL/dW is float32 with us, "
       "where gradients are summed, and bfloat16 with PyTorch.");
   app.add_option("--tokens", tokens, "of a micro-batch")->capture_default_str();
   app.add_option("--layers", layers, "input x output features of each")
@@ -59,6 +61,9 @@ int run(int argc, char** argv) {
     };
     row(
         "forward", [&] { at::linear(x, weight); }, [&] { fused::linear_forward(x, weight, {}); });
+    row(
+        "added", [&] { at::addmm(grad, x, weight.t()); },
+        [&] { fused::linear_add(grad, x, weight); });
     row(
         "dL/dx", [&] { at::mm(grad, weight); },
         [&] { fused::linear_input_gradient(grad, weight); });

@@ -80,7 +80,9 @@ def needed_pairs(shape: StepShape, far: float) -> float:
 
 
 def step_bytes(shape: StepShape, with_choice: bool) -> float:
-    norms = (2 * shape.layers + 1) * 8 * shape.width  # with the residual, forward and backward
+    # Forward and backward, with the addition to the stream that the norm reads. The trainer adds in
+    # the product before it, which saves a pass.
+    norms = (2 * shape.layers + 1) * 8 * shape.width
     rotary = 4 * (shape.query_width + shape.key_width)
     swiglu = 8 * shape.ffn_width
     difference = 2 * shape.query_width if with_choice else 0  # of the branches: router's gradient

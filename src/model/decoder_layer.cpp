@@ -27,7 +27,8 @@ DecoderLayer::DecoderLayer(const ModelConfig& config, int64_t index, LayerAttent
 
 at::Tensor DecoderLayer::forward(const at::Tensor& stream, const MicroBatch& batch,
                                  Branches branches, LayerSaved& saved) const {
-  enter(stream, saved);
+  saved.entry = stream;
+  enter(saved);
   saved.qkv = project_qkv(saved.input_norm.normed, batch, saved);
   decide(batch, branches, saved);
   attend(batch, branches, saved);
@@ -37,7 +38,7 @@ at::Tensor DecoderLayer::forward(const at::Tensor& stream, const MicroBatch& bat
 }
 
 void DecoderLayer::recompute(const MicroBatch& batch, LayerSaved& saved) const {
-  enter(saved.entry, saved);
+  enter(saved);
   saved.qkv = project_qkv(saved.input_norm.normed, batch, saved);
   if (!saved.attention.out.defined()) attend(batch, Branches::kBoth, saved);
   enter_ffn(saved);
@@ -72,17 +73,16 @@ at::Tensor DecoderLayer::backward(at::Tensor grad, const MicroBatch& batch, Laye
 }
 
 // The layer's first norm, and the router that reads its rows.
-void DecoderLayer::enter(const at::Tensor& stream, LayerSaved& saved) const {
-  saved.entry = stream;
+void DecoderLayer::enter(LayerSaved& saved) const {
   const at::Tensor weight = unit_.group_compute("input_norm");
   if (!has_router()) {
-    saved.input_norm = ops_.rms_norm_forward(stream, weight, eps_);
+    saved.input_norm = ops_.rms_norm_forward(saved.entry, weight, eps_);
     return;
   }
-  RoutedNormOutput entry =
-      ops_.routed_norm_forward(stream, weight, eps_, unit_.group_master("router"));
-  saved.input_norm = std::move(entry.norm);
-  saved.logits = std::move(entry.logits);
+  RoutedNormOutput routed =
+      ops_.routed_norm_forward(saved.entry, weight, eps_, unit_.group_master("router"));
+  saved.input_norm = std::move(routed.norm);
+  saved.logits = std::move(routed.logits);
 }
 
 // From what attention put out to the FFN's packed projection.

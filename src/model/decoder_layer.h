@@ -66,7 +66,7 @@ class DecoderLayer {
                         const at::Tensor& row) const;
 
  private:
-  void enter(const at::Tensor& stream, LayerSaved& saved) const;
+  void enter(LayerSaved& saved) const;
   void enter_ffn(LayerSaved& saved) const;
   at::Tensor ffn_backward(const at::Tensor& grad, LayerSaved& saved) const;
   at::Tensor project_qkv(const at::Tensor& hidden, const MicroBatch& batch,

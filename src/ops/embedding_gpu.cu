@@ -1,8 +1,8 @@
 // The gradient of the embedding's table: of every id the sum over its tokens, in float32. The
-// tokens come sorted by id. A block adds the tokens of one id in their order, at most a part of
-// kEmbeddingPart, and a second pass the parts of the ids that have several, as frequent ones do:
-// the same bits in every run, and no atomics. Bound by memory: 2 bytes of each gradient and 8 of
-// the rows that tokens have.
+// tokens come sorted by id, in parts of kEmbeddingPart. A block adds the tokens that one id has in
+// a part, in their order, and a second pass the sums of an id that goes on over several parts, as
+// frequent ones do: the same bits in every run, and no atomics. Bound by memory: 2 bytes of each
+// gradient and 8 of the rows that tokens have, and little for the sums of parts.
 #include <algorithm>
 
 #include "base/cuda_check.h"
@@ -102,7 +102,6 @@ __global__ void __launch_bounds__(kMaxThreads) sum_parts(EmbeddingBackwardArgume
 }  // namespace
 
 void embedding_backward(const EmbeddingBackwardArguments& a, void* stream) {
-  if (a.tokens == 0) return;
   const int64_t vectors = a.width / kVector;
   const auto threads =
       static_cast<unsigned>(std::min<int64_t>((vectors + kWarp - 1) / kWarp * kWarp, kMaxThreads));

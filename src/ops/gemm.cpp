@@ -98,21 +98,21 @@ T attribute(const Found& kernel, cublasLtMatmulAlgoConfigAttributes_t which) {
 // What a block computes at a time, of the result as cuBLAS sees it.
 struct Tile {
   cublasLtMatmulTile_t id;
-  int64_t rows, columns;
+  GemmTile size;
 };
-constexpr Tile kSquare = {CUBLASLT_MATMUL_TILE_192x192, 192, 192};
-constexpr Tile kLong = {CUBLASLT_MATMUL_TILE_320x128, 320, 128};
-constexpr std::array kNarrow = {Tile{CUBLASLT_MATMUL_TILE_128x160, 128, 160},
-                                Tile{CUBLASLT_MATMUL_TILE_176x128, 176, 128}};
-constexpr double kMostPlaces = 1.03;  // of narrow tiles, over those of square ones
+constexpr Tile kSquare = {CUBLASLT_MATMUL_TILE_192x192, {192, 192}};
+constexpr Tile kLong = {CUBLASLT_MATMUL_TILE_320x128, {320, 128}};
+// What is taken instead, in this order, where cuBLAS proposes it; the first two only instead of
+// squares of bfloat16.
+constexpr std::array kSmaller = {
+    Tile{CUBLASLT_MATMUL_TILE_128x160, {128, 160}}, Tile{CUBLASLT_MATMUL_TILE_176x128, {176, 128}},
+    Tile{CUBLASLT_MATMUL_TILE_256x128, {256, 128}}, Tile{CUBLASLT_MATMUL_TILE_128x256, {128, 256}}};
+constexpr int kNarrow = 2;
+constexpr double kMostPlaces = 1.03;  // of smaller tiles, over those of large ones
 
 bool computes(const Found& kernel, const Tile& tile) {
   return attribute<uint32_t>(kernel, CUBLASLT_ALGO_CONFIG_TILE_ID) == tile.id &&
          attribute<int32_t>(kernel, CUBLASLT_ALGO_CONFIG_SPLITK_NUM) == 1;
-}
-
-bool has_large_tiles(const Found& kernel) {
-  return computes(kernel, kSquare) || computes(kernel, kLong);
 }
 
 int64_t divide_up(int64_t x, int64_t y) { return (x + y - 1) / y; }
@@ -120,9 +120,10 @@ int64_t divide_up(int64_t x, int64_t y) { return (x + y - 1) / y; }
 // How many results the multiprocessors have the time for, whole tiles each and all as long as the
 // one that computes most.
 double places(const Seen& result, const Tile& tile) {
-  const int64_t tiles = divide_up(result.rows, tile.rows) * divide_up(result.columns, tile.columns);
+  const auto [rows, columns] = tile.size;
+  const int64_t tiles = divide_up(result.rows, rows) * divide_up(result.columns, columns);
   const int64_t blocks = at::cuda::getCurrentDeviceProperties()->multiProcessorCount;
-  return static_cast<double>(divide_up(tiles, blocks) * blocks * tile.rows * tile.columns);
+  return static_cast<double>(divide_up(tiles, blocks) * blocks * rows * columns);
 }
 
 bool is_hopper() {
@@ -156,9 +157,14 @@ class Gemm {
                                 at::cuda::getCurrentCUDAStream()));
   }
 
-  bool has_narrow_tiles() const {
-    return std::any_of(kNarrow.begin(), kNarrow.end(),
-                       [&](const Tile& tile) { return computes(kernel_, tile); });
+  GemmTile tile() const {
+    for (const Tile& tile : {kSquare, kLong}) {
+      if (computes(kernel_, tile)) return tile.size;
+    }
+    for (const Tile& tile : kSmaller) {
+      if (computes(kernel_, tile)) return tile.size;
+    }
+    return {};
   }
 
  private:
@@ -173,23 +179,21 @@ class Gemm {
     SWIATTN_CHECK(end != proposed.begin(), "cuBLAS has no kernel for a product");
     kernel_ = proposed.front();
     SWIATTN_CHECK(kernel_.state == CUBLAS_STATUS_SUCCESS, "cuBLAS's first kernel serves");
-    if (!is_hopper() || !has_large_tiles(kernel_)) return;
-    // Takes the first proposal that `wanted` accepts.
-    const auto take = [&](const auto& wanted) {
+    const bool square = computes(kernel_, kSquare);
+    if (!is_hopper() || (!square && !computes(kernel_, kLong))) return;
+    const Seen result(c);
+    const double most_places = kMostPlaces * places(result, square ? kSquare : kLong);
+    const bool narrow_too = square && c.scalar_type() == at::kBFloat16;
+    for (auto tile = kSmaller.begin() + (narrow_too ? 0 : kNarrow); tile != kSmaller.end();
+         ++tile) {
+      if (places(result, *tile) > most_places) continue;
       const auto found = std::find_if(proposed.begin(), end, [&](const Found& one) {
-        return one.state == CUBLAS_STATUS_SUCCESS && wanted(one);
+        return one.state == CUBLAS_STATUS_SUCCESS && computes(one, *tile);
       });
-      if (found != end) kernel_ = *found;
-      return found != end;
-    };
-    if (c.scalar_type() == at::kBFloat16 && computes(kernel_, kSquare)) {
-      const Seen result(c);
-      for (const Tile& tile : kNarrow) {
-        if (places(result, tile) > kMostPlaces * places(result, kSquare)) continue;
-        if (take([&](const Found& one) { return computes(one, tile); })) return;
-      }
+      if (found == end) continue;
+      kernel_ = *found;
+      return;
     }
-    take([](const Found& one) { return !has_large_tiles(one); });
   }
 
   // Fills in what cuBLAS proposes, best first; returns how many.
@@ -253,9 +257,9 @@ void gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& addend, co
   run({a, b, addend, c}, true);
 }
 
-bool gemm_takes_narrow_tiles(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
+GemmTile gemm_tile(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
   const c10::cuda::CUDAGuard on_device(c.device());
-  return find({a, b, c, c}).has_narrow_tiles();
+  return find({a, b, c, c}).tile();
 }
 
 }  // namespace swiattn::fused

@@ -25,7 +25,7 @@ struct ColumnSum {
 };
 
 // embedding.h's backward: adds the sum over an id's tokens to its row of the table.
-constexpr int64_t kEmbeddingPart = 64;  // tokens that are summed one after the other
+constexpr int64_t kEmbeddingPart = 64;  // of the sorted tokens
 constexpr int64_t embedding_parts(int64_t tokens) {
   return (tokens + kEmbeddingPart - 1) / kEmbeddingPart;
 }
@@ -33,10 +33,10 @@ struct EmbeddingBackwardArguments {
   const Bf16* grad;      // [tokens, width]
   const int64_t* ids;    // [tokens] sorted
   const int64_t* order;  // [tokens] which token each is
-  float* partial;        // [embedding_parts(tokens), 2, width] workspace
+  float* partial;        // [embedding_parts(tokens), 2, width], scratch
   float* table;          // [vocabulary, width]
-  int64_t tokens;
-  int64_t width;  // a multiple of 8
+  int64_t tokens;        // at least 1
+  int64_t width;         // a multiple of 8
 };
 void embedding_backward(const EmbeddingBackwardArguments& arguments, void* stream);
 

@@ -8,8 +8,8 @@ at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& weight, const a
   return bias.defined() ? at::linear(x, weight, bias) : at::linear(x, weight);
 }
 
-at::Tensor linear_add(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& weight) {
-  return at::addmm(residual, x, weight.t());
+at::Tensor linear_add(const at::Tensor& stream, const at::Tensor& x, const at::Tensor& weight) {
+  return at::addmm(stream, x, weight.t());
 }
 
 at::Tensor linear_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,

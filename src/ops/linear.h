@@ -1,4 +1,4 @@
-// y = x W^T + b, or h + x W^T into the residual stream h. The weight's gradient goes straight into
+// y = x W^T + b, or the residual stream with x W^T added. The weight's gradient goes straight into
 // the flat gradient buffer, written by the first micro-batch of a step and added to by the others,
 // so that micro-batches cost no extra pass.
 #pragma once
@@ -13,10 +13,10 @@ using LinearForward = at::Tensor(const at::Tensor& x,       // [T, in]
                                  const at::Tensor& weight,  // [out, in]
                                  const at::Tensor& bias);   // [out] or undefined
 
-// h + x W^T [T, out]. Its backward is that of the product; dL/dh is dL/dy itself.
-using LinearAdd = at::Tensor(const at::Tensor& residual,  // h [T, out]
-                             const at::Tensor& x,         // [T, in]
-                             const at::Tensor& weight);   // [out, in]
+// stream + x W^T. The backward is that of the product; dL/dstream is dL/dy itself.
+using LinearAdd = at::Tensor(const at::Tensor& stream,   // [T, out], the type of x
+                             const at::Tensor& x,        // [T, in]
+                             const at::Tensor& weight);  // [out, in]
 
 // Returns dL/dx [T, in]; the weight's and the bias's gradients go to their targets.
 using LinearBackward = at::Tensor(const at::Tensor& grad,             // dL/dy [T, out]

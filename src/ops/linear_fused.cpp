@@ -24,12 +24,12 @@ at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& weight, const a
 }
 
 // The product's kernel reads the stream and adds it before it rounds: no pass of its own.
-at::Tensor linear_add(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& weight) {
-  if (!residual.is_contiguous() || !supported(x) || !supported(weight)) {
-    return reference::linear_add(residual, x, weight);
+at::Tensor linear_add(const at::Tensor& stream, const at::Tensor& x, const at::Tensor& weight) {
+  if (!supported(stream) || !stream.is_contiguous() || !supported(x) || !supported(weight)) {
+    return reference::linear_add(stream, x, weight);
   }
-  at::Tensor y = at::empty_like(residual);
-  gemm(x, weight.t(), residual, y);
+  at::Tensor y = at::empty_like(stream);
+  gemm(x, weight.t(), stream, y);
   return y;
 }
 

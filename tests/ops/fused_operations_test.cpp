@@ -317,6 +317,37 @@ TEST_P(FusedOperationsTest, Embedding) {
   }
 }
 
+// Ids whose tokens end with a part of the sum and behind it, that have several parts and very many,
+// the last one to the end; in rows that a block takes at once and in wider ones.
+TEST(FusedEmbedding, SumsIdsOfManyTokensInParts) {
+  const std::vector<int64_t> tokens = {64, 64, 1, 63, 128, 65, 3, 2300, 128};
+  std::vector<at::Tensor> ids;
+  for (size_t id = 0; id < tokens.size(); ++id) {
+    ids.push_back(at::full({tokens[id]}, static_cast<int64_t>(id), at::kLong));
+  }
+  at::Tensor all = at::cat(ids);
+  ASSERT_EQ(all.numel() % 64, 0);
+  all = all.index_select(0, at::randperm(all.numel())).to(at::kCUDA);
+  for (const int64_t width : {72, 2056}) {
+    const at::Tensor grad = random({all.numel(), width});
+    for (const GradientSum sum : {GradientSum::kWrite, GradientSum::kAdd}) {
+      expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {
+        const GradientTarget table = accumulator({12, width}, type, sum);
+        ops.embedding_backward(grad.to(type), all, table);
+        return {table.tensor};
+      });
+    }
+  }
+}
+
+TEST(FusedEmbedding, OfNoTokensLeavesAGradientOfZeros) {
+  const at::Tensor grad = random({0, 64});
+  const auto table = accumulator({7, 64}, at::kBFloat16, GradientSum::kWrite);
+  fused_operations().embedding_backward(grad, at::empty({0}, grad.options().dtype(at::kLong)),
+                                        table);
+  EXPECT_TRUE(at::equal(table.tensor, at::zeros_like(table.tensor)));
+}
+
 TEST_P(FusedOperationsTest, Swiglu) {
   const at::Tensor gate_up = random({rows_, 2 * width_}), grad = random({rows_, width_});
   expect_as_exact_as_the_reference([&](const Operations& ops, at::ScalarType type) -> Results {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "ops/gemm.h"
@@ -102,20 +103,43 @@ TEST_F(GpuGemmTest, IsTheProductOfALayer) {
   }
 }
 
-// Forward of the paper's q, k and v at 32K tokens and of gate and up at 16K, where cuBLAS's first
-// kernel has tiles of 192 x 192 on an H100.
-TEST_F(GpuGemmTest, TakesNarrowTilesWhereTheyFillTheGpu) {
+// Products of the paper's shape for which cuBLAS's first kernel on an H100 has large tiles.
+TEST_F(GpuGemmTest, TakesSmallerTilesWhereTheyFillTheGpu) {
   const cudaDeviceProp* const device = at::cuda::getCurrentDeviceProperties();
   if (device->major != 9 || device->multiProcessorCount != 132) GTEST_SKIP() << "not an H100 SXM";
-  const auto narrow = [](const Shape& shape, at::ScalarType type) {
-    const at::Tensor x = random(shape.m, shape.k, Lies::kWhole);
-    const at::Tensor weight = random(shape.n, shape.k, Lies::kWhole);
-    const at::Tensor y = at::empty({shape.m, shape.n}, x.options().dtype(type));
-    return fused::gemm_takes_narrow_tiles(x, weight.t(), y);
+  const auto tile = [](const Shape& shape, Lies lies_a, Lies lies_b, at::ScalarType type) {
+    const at::Tensor a = random(shape.m, shape.k, lies_a), b = random(shape.k, shape.n, lies_b);
+    const at::Tensor c = at::empty({shape.m, shape.n}, a.options().dtype(type));
+    const fused::GemmTile found = fused::gemm_tile(a, b, c);
+    return std::pair(found.rows, found.columns);
   };
-  EXPECT_TRUE(narrow({32768, 4096, 2048}, at::kBFloat16));
-  EXPECT_TRUE(narrow({16384, 11264, 2048}, at::kBFloat16));
-  EXPECT_FALSE(narrow({32768, 4096, 2048}, at::kFloat));
+  const auto forward = [&](const Shape& shape) {
+    return tile(shape, Lies::kWhole, Lies::kTransposed, at::kBFloat16);
+  };
+  EXPECT_EQ(forward({32768, 4096, 2048}), std::pair(128L, 160L));   // q, k and v; first: 192 x 192
+  EXPECT_EQ(forward({16384, 11264, 2048}), std::pair(176L, 128L));  // gate and up, likewise
+  EXPECT_EQ(forward({16384, 4096, 2048}), std::pair(256L, 128L));   // q, k and v; first: 320 x 128
+  // The head's logits and dL/dW; first: 192 x 192.
+  EXPECT_EQ(tile({2048, 32000, 2048}, Lies::kWhole, Lies::kTransposed, at::kFloat),
+            std::pair(256L, 128L));
+  EXPECT_EQ(tile({32000, 2048, 8192}, Lies::kTransposed, Lies::kWhole, at::kFloat),
+            std::pair(256L, 128L));
+}
+
+// What is added decides about the kernel, too: by where it begins.
+TEST_F(GpuGemmTest, AddsWhatLiesInAWiderMatrix) {
+  const Shape shape{129, 72, 40};
+  const at::Tensor a = random(shape.m, shape.k, Lies::kWhole);
+  const at::Tensor b = random(shape.k, shape.n, Lies::kWhole);
+  const auto part = [&](int64_t first) {
+    return at::randn({shape.m, shape.n + 16}, a.options()).narrow(1, first, shape.n);
+  };
+  for (const int64_t first : {0, 1, 8}) {
+    const at::Tensor addend = part(first), c = part(0);
+    fused::gemm(a, b, addend, c);
+    EXPECT_LE(relative_error(c, exact(a, b) + addend.to(at::kDouble)),
+              bound(at::kBFloat16, shape.k));
+  }
 }
 
 TEST_F(GpuGemmTest, RefusesWhatItWouldMisread) {

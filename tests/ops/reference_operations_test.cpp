@@ -45,9 +45,9 @@ TEST_F(ReferenceOperationsTest, RmsNormNormalisesRows) {
 
   const RmsNormOutput out = ops().rms_norm_forward(x.detach(), weight.detach(), eps);
   expect_equal(out.normed, normed.detach());
-  const auto backward = [&](const at::Tensor& residual, const GradientTarget& grad_weight) {
-    return ops().rms_norm_backward(grad_normed, residual, x.detach(), weight.detach(),
-                                   out.inverse_rms, grad_weight);
+  const auto backward = [&](const at::Tensor& grad, const GradientTarget& grad_weight) {
+    return ops().rms_norm_backward(grad_normed, grad, x.detach(), weight.detach(), out.inverse_rms,
+                                   grad_weight);
   };
   expect_equal(backward({}, {}), x.grad());
   expect_gradient(weight.grad(), [&](const GradientTarget& grad_weight) {
