@@ -84,77 +84,106 @@ __device__ Row<kSlots> load_row(const RmsNormBackwardArguments& a, int64_t row) 
   return result;
 }
 
-// The router's part of one vector: its gradient joins `grad`, the weight's the column sums.
-__device__ void add_router(const float* router_weight, float grad_logit,
-                           const float (&unit)[kVector], const float (&weight)[kVector],
-                           float (&grad)[kVector], float (&sum)[kVector]) {
-  float router[kVector];
-  load_floats(router_weight, router);
+template <int kSlots>
+using Values = float[kSlots][kVector];
+
+// A thread's columns in the backward: what it keeps of the weights from row to row, and its sums
+// over the rows. Nothing but rows is read from global memory once the first row is under way, since
+// it might wait behind the next one: the norm's weight stays in registers, the router's in shared
+// memory.
+template <int kSlots, bool kRouter>
+class Columns {
+ public:
+  static constexpr int kMaxWidth = max_row_threads(kSlots) * kSlots * kVector;
+  using RouterWeight = float[kRouter ? kMaxWidth : kVector];
+
+  __device__ Columns(const RmsNormBackwardArguments& a, RouterWeight& router_weight)
+      : a_(a), vectors_(a.width / kVector), router_weight_(router_weight) {
 #pragma unroll
-  for (int i = 0; i < kVector; ++i) {
-    grad[i] += grad_logit * router[i];
-    sum[i] += grad_logit * round_to_bf16(round_to_bf16(unit[i]) * weight[i]);
+    for (int slot = 0; slot < kSlots; ++slot) {
+      const int64_t v = vector_of(slot);
+      if (v >= vectors_) break;
+      weight_[slot] = static_cast<const Pack*>(a.weight)[v];
+      if (!kRouter) continue;
+      float columns[kVector];
+      load_floats(a.router_weight + v * kVector, columns);
+      store_floats(router_weight_ + v * kVector, columns);
+    }
   }
-}
+
+  // Adds a row to the sums. Gives its u and g w; returns this thread's part of <g w, u>.
+  __device__ float add(const Row<kSlots>& row, Values<kSlots>& unit, Values<kSlots>& grad) {
+    float dot = 0.0F;
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot) {
+      const int64_t v = vector_of(slot);
+      if (v >= vectors_) break;
+      float weight[kVector];
+      unpack(weight_[slot], weight);
+      unpack(row.x[slot], unit[slot]);
+      unpack(row.grad_normed[slot], grad[slot]);
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) unit[slot][i] *= row.inverse_rms;
+      if (kRouter) add_router(slot, row.grad_logit, unit[slot], weight, grad[slot]);
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) {
+        // The forward multiplied the weight by the rounded row.
+        weight_sums_.sum[slot][i] += grad[slot][i] * round_to_bf16(unit[slot][i]);
+        grad[slot][i] *= weight[i];
+        dot += grad[slot][i] * unit[slot][i];
+      }
+    }
+    return dot;
+  }
+
+  __device__ void write_sums() const {
+    if (a_.grad_weight.total != nullptr) weight_sums_.write(a_.grad_weight.partial, a_.width);
+    if (kRouter && a_.grad_router.total != nullptr) {
+      router_sums_.write(a_.grad_router.partial, a_.width);
+    }
+  }
+
+ private:
+  // The router's part of one vector: its gradient joins `grad`, the weight's the sums.
+  __device__ void add_router(int slot, float grad_logit, const float (&unit)[kVector],
+                             const float (&weight)[kVector], float (&grad)[kVector]) {
+    float router[kVector];
+    load_floats(router_weight_ + vector_of(slot) * kVector, router);
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) {
+      grad[i] += grad_logit * router[i];
+      router_sums_.sum[slot][i] += grad_logit * round_to_bf16(round_to_bf16(unit[i]) * weight[i]);
+    }
+  }
+
+  const RmsNormBackwardArguments& a_;
+  const int64_t vectors_;
+  float* const router_weight_;  // in shared memory
+  Pack weight_[kSlots] = {};
+  ColumnSums<kSlots> weight_sums_, router_sums_;
+};
 
 // grad_x = (g w - u mean(g w u)) / rms + grad_residual with u = x / rms and g = grad_normed + ds
 // w_R, which is not rounded. A block walks over its rows and has the next one under way while it
 // works on this: a block sum a row would otherwise leave the memory idle.
-// Nothing else is read from global memory in the loop, since it might wait behind that row: each
-// thread keeps its columns of the weight in registers, and those of the router's in shared memory.
 template <int kSlots, bool kRouter>
 __global__ void __launch_bounds__(max_row_threads(kSlots), kSlots == 1 ? (kRouter ? 2 : 3) : 1)
     backward(RmsNormBackwardArguments a) {
   __shared__ WarpValues dot_of_warp[2];
-  constexpr int kMaxWidth = max_row_threads(kSlots) * kSlots * kVector;
-  __shared__ alignas(32) float router_weight[kRouter ? kMaxWidth : kVector];
-  const int64_t vectors = a.width / kVector;
-  Pack weight[kSlots] = {};
-#pragma unroll
-  for (int slot = 0; slot < kSlots; ++slot) {
-    const int64_t v = vector_of(slot);
-    if (v >= vectors) break;
-    weight[slot] = static_cast<const Pack*>(a.weight)[v];
-    if (!kRouter) continue;
-    float columns[kVector];
-    load_floats(a.router_weight + v * kVector, columns);
-    store_floats(router_weight + v * kVector, columns);
-  }
-  ColumnSums<kSlots> weight_sums, router_sums;
+  __shared__ alignas(32) typename Columns<kSlots, kRouter>::RouterWeight router_weight;
+  Columns<kSlots, kRouter> columns(a, router_weight);
   Row<kSlots> next = load_row<kSlots, kRouter>(a, blockIdx.x);
   int turn = 0;
   for (int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
     const Row<kSlots> now = next;
     if (row + gridDim.x < a.rows) next = load_row<kSlots, kRouter>(a, row + gridDim.x);
-    float unit[kSlots][kVector], grad[kSlots][kVector];
-    float dot = 0.0F;
-#pragma unroll
-    for (int slot = 0; slot < kSlots; ++slot) {
-      const int64_t v = vector_of(slot);
-      if (v >= vectors) break;
-      float w[kVector];
-      unpack(weight[slot], w);
-      unpack(now.x[slot], unit[slot]);
-      unpack(now.grad_normed[slot], grad[slot]);
-#pragma unroll
-      for (int i = 0; i < kVector; ++i) unit[slot][i] *= now.inverse_rms;
-      if (kRouter) {
-        add_router(router_weight + v * kVector, now.grad_logit, unit[slot], w, grad[slot],
-                   router_sums.sum[slot]);
-      }
-#pragma unroll
-      for (int i = 0; i < kVector; ++i) {
-        // The forward multiplied the weight by the rounded row.
-        weight_sums.sum[slot][i] += grad[slot][i] * round_to_bf16(unit[slot][i]);
-        grad[slot][i] *= w[i];
-        dot += grad[slot][i] * unit[slot][i];
-      }
-    }
+    Values<kSlots> unit, grad;
+    const float dot = columns.add(now, unit, grad);
     const float mean = row_sum(dot, dot_of_warp[turn]) / static_cast<float>(a.width);
     turn = 1 - turn;
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {
-      const int64_t v = vector_of(slot);
+      const int64_t v = vector_of(slot), vectors = a.width / kVector;
       if (v >= vectors) break;
       float out[kVector];
       unpack(now.grad_residual[slot], out);
@@ -165,8 +194,7 @@ __global__ void __launch_bounds__(max_row_threads(kSlots), kSlots == 1 ? (kRoute
       store(a.grad_x, row * vectors + v, out);
     }
   }
-  if (a.grad_weight.total != nullptr) weight_sums.write(a.grad_weight.partial, a.width);
-  if (kRouter && a.grad_router.total != nullptr) router_sums.write(a.grad_router.partial, a.width);
+  columns.write_sums();
 }
 
 using Backward = void (*)(RmsNormBackwardArguments);
