@@ -23,10 +23,8 @@ int run(int argc, char** argv) {
   std::vector<std::string> layers = {"2048x4096", "2048x2048", "2048x11264", "5632x2048"};
   double milliseconds = 100;
   CLI::App app(
-      "Products of linear layers: ours against PyTorch's; 'added' is a forward that is added to "
-      "the "
-      "residual stream. dL/dW is float32 with us, "
-      "where gradients are summed, and bfloat16 with PyTorch.");
+      "Products of linear layers: ours against PyTorch's. 'added' is a forward into the residual "
+      "stream. dL/dW is float32 with us, where gradients are summed, and bfloat16 with PyTorch.");
   app.add_option("--tokens", tokens, "of a micro-batch")->capture_default_str();
   app.add_option("--layers", layers, "input x output features of each")
       ->delimiter(',')

@@ -158,9 +158,6 @@ class Gemm {
   }
 
   GemmTile tile() const {
-    for (const Tile& tile : {kSquare, kLong}) {
-      if (computes(kernel_, tile)) return tile.size;
-    }
     for (const Tile& tile : kSmaller) {
       if (computes(kernel_, tile)) return tile.size;
     }

@@ -26,7 +26,7 @@ void gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, Gradien
 void gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& addend, const at::Tensor& c);
 
 // How many results a block of the kernel for a b computes at a time, for tests; of the result as
-// cuBLAS sees it, transposed. Zeros where it is none of the sizes that the choice is about.
+// cuBLAS sees it, transposed. Zeros where it is no size that is taken instead of a large one.
 struct GemmTile {
   int64_t rows = 0, columns = 0;
 };

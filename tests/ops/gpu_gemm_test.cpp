@@ -119,6 +119,9 @@ TEST_F(GpuGemmTest, TakesSmallerTilesWhereTheyFillTheGpu) {
   EXPECT_EQ(forward({32768, 4096, 2048}), std::pair(128L, 160L));   // q, k and v; first: 192 x 192
   EXPECT_EQ(forward({16384, 11264, 2048}), std::pair(176L, 128L));  // gate and up, likewise
   EXPECT_EQ(forward({16384, 4096, 2048}), std::pair(256L, 128L));   // q, k and v; first: 320 x 128
+  for (const auto& narrow : {std::pair(128L, 160L), std::pair(176L, 128L)}) {  // for bfloat16 alone
+    EXPECT_NE(tile({32768, 4096, 2048}, Lies::kWhole, Lies::kTransposed, at::kFloat), narrow);
+  }
   // The head's logits and dL/dW; first: 192 x 192.
   EXPECT_EQ(tile({2048, 32000, 2048}, Lies::kWhole, Lies::kTransposed, at::kFloat),
             std::pair(256L, 128L));
