@@ -17,6 +17,7 @@
 #include "base/json.h"
 #include "benchmarks/exact_attention.h"
 #include "benchmarks/gpu_time.h"
+#include "parallel/device.h"
 
 namespace swiattn {
 namespace {
@@ -92,7 +93,7 @@ class Pieces {
       if (band == Band::kFar) return;
       report(name, fmt::format("{} backward", piece), -1, pairs, 10, [&] {
         backend_->backward(band, grad_, qkv_, out, {}, layout_, shape_, grad_qkv_,
-                           GradientMode::kWrite);
+                           GradientSum::kWrite);
       });
     };
     each(Band::kFull, "full", full_pairs());
@@ -179,7 +180,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "error: needs a GPU.\n");
     return 1;
   }
-  at::globalContext().setDeterministicAlgorithms(options.deterministic, false);
+  swiattn::choose_algorithms(options.deterministic);
   swiattn::Pieces(options).run();
   return 0;
 }

@@ -30,8 +30,10 @@ HybridAttention hybrid_attention(const RunConfig& config);
 // short enough to compute things twice.
 bool replays_training(const RunConfig& config, const ModelConfig& model, c10::Device device);
 
-// Whether a run of this configuration repeats the same bits, as numerics.deterministic says.
-bool is_deterministic(const RunConfig& config, const ModelConfig& model, c10::Device device);
+// Whether a run of this configuration repeats the same bits, as numerics.deterministic says; `auto`
+// asks whether the device is_hopper().
+bool is_deterministic(const RunConfig& config, const ModelConfig& model, c10::Device device,
+                      bool hopper);
 
 // attention.backend on this device. Throws Error{kConfiguration} where it cannot compute there.
 std::unique_ptr<AttentionBackend> attention_backend(const RunConfig& config, c10::Device device,

@@ -115,12 +115,6 @@ std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Communicator> ho
   return host;
 }
 
-// What LibTorch computes a run with on a GPU, from now on.
-void choose_algorithms(bool deterministic) {
-  at::globalContext().setDeterministicAlgorithms(deterministic, false);
-  at::globalContext().setDeterministicFillUninitializedMemory(false);  // nothing reads it
-}
-
 void find_checkpoint(RootFiles& root, const std::string& resume) {
   if (resume == "never") {
     if (!root.folder.holds_a_run()) return;
@@ -313,7 +307,9 @@ void load_parameters(const RunConfig& config, const ModelConfig& model, const Ro
 
 // The model with its weights and moments, on every rank.
 void load_model(std::optional<TrainedModel>& trained, const Start& start, const Surroundings& s) {
-  if (s.device.is_cuda()) choose_algorithms(is_deterministic(s.config, start.model, s.device));
+  if (s.device.is_cuda()) {
+    choose_algorithms(is_deterministic(s.config, start.model, s.device, is_hopper(s.device)));
+  }
   agree(s.communicator, [&] {
     trained.emplace(s.config, start.model, s.device, [&](const std::string& sentence) {
       if (s.root) s.log.warning("{}", sentence);

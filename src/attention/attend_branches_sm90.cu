@@ -15,6 +15,7 @@
 #include "attention/tensor_map.h"
 #include "attention/warpgroup_tile.cuh"
 #include "base/cuda_check.h"
+#include "parallel/gpu_occupancy.cuh"
 
 namespace swiattn::gpu {
 namespace {
@@ -288,15 +289,6 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
 #endif
 }
 
-// One on each multiprocessor, as far as there is work.
-unsigned blocks(int items) {
-  int device = 0, multiprocessors = 0;
-  SWIATTN_CHECK_CUDA(cudaGetDevice(&device));
-  SWIATTN_CHECK_CUDA(
-      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  return static_cast<unsigned>(std::min(items, multiprocessors));
-}
-
 template <int kHeadDim>
 void launch(const AttendBranchesArguments& a, cudaStream_t stream) {
   const KeyValues& k = a.keys;
@@ -306,10 +298,11 @@ void launch(const AttendBranchesArguments& a, cudaStream_t stream) {
                   head_box_map(a.out, k.tokens, k.heads, kHeadDim, k.heads * kHeadDim, 64),
                   head_box_map(a.difference, k.tokens, k.heads, kHeadDim, k.heads * kHeadDim, 64)};
   constexpr int kBytes = shared_bytes<Shared<kHeadDim>>();
-  static_assert(kBytes <= kMostSharedBytes, "a block's shared memory");
   SWIATTN_CHECK_CUDA(cudaFuncSetAttribute(branches<kHeadDim>,
                                           cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  branches<kHeadDim><<<blocks(walk_items(k)), kWalkThreads, kBytes, stream>>>(maps, a);
+  // One block on each multiprocessor, as far as there is work.
+  const auto blocks = std::min<int64_t>(walk_items(k), multiprocessors());
+  branches<kHeadDim><<<static_cast<unsigned>(blocks), kWalkThreads, kBytes, stream>>>(maps, a);
   SWIATTN_CHECK_CUDA(cudaGetLastError());
 }
 

@@ -83,7 +83,7 @@ class Worker {
 
   __device__ void visit_keys(uint32_t keys, int32_t key) {
     float scores[kM][kKeys / 8][4] = {};
-    multiply_rows<kHeadDim>(scores, query_, Matrix<kHeadDim>::by_rows(keys));
+    multiply_nt<kHeadDim>(scores, query_, Matrix<kHeadDim>::by_rows(keys));
     if (!shared_.tile.all_see(key, kKeys)) {
       mask(scores, a_.rows.list, shared_.tile, row_, key);
     }
@@ -93,7 +93,7 @@ class Worker {
   }
 
   __device__ void visit_values(uint32_t values) {
-    multiply_columns<kHeadDim>(out_, weights_, Matrix<kHeadDim>::by_columns(values));
+    multiply_nn<kHeadDim>(out_, weights_, Matrix<kHeadDim>::by_columns(values));
   }
 
   __device__ void write() const {

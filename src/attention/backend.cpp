@@ -97,18 +97,10 @@ at::Tensor AttentionBackend::switch_backward(const at::Tensor& grad_out, const a
   const at::Tensor of_full_rows =
       saved.logsumexp.masked_fill(saved.route.logical_not(), kMoreThanAny);
   backward(Band::kNear, grad_out, qkv, {saved.out, saved.logsumexp}, {}, layout, shape, grad_qkv,
-           GradientMode::kWrite);
+           GradientSum::kWrite);
   backward(Band::kFar, grad_out, qkv, {saved.out, of_full_rows}, saved.route, layout, shape,
-           grad_qkv, GradientMode::kAdd);
+           grad_qkv, GradientSum::kAdd);
   return gate_gradient(grad_out, saved, layout, shape);
-}
-
-void put_gradient(const at::Tensor& into, const at::Tensor& gradient, GradientMode mode) {
-  if (mode == GradientMode::kWrite) {
-    into.copy_(gradient);
-  } else {
-    into.add_(gradient);
-  }
 }
 
 void tell_once(AttentionNotice& notice, const std::string& sentence) {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "attention/document_layout.h"
+#include "parallel/gradient_sum.h"
 
 namespace swiattn {
 
@@ -40,9 +41,6 @@ struct Attended {
 };
 
 enum class Band { kNear, kFar, kFull };
-
-// Whether a gradient replaces what a buffer holds (anything, even NaN) or is added to it.
-enum class GradientMode { kWrite, kAdd };
 
 // Whether each token's disagreement is the mean or the sum over heads and head width.
 enum class DisagreementReduction { kMean, kSum };
@@ -74,11 +72,11 @@ class AttentionBackend {
   // The gradient through the keys of one band, given the FINAL output and log-sum-exp of each row.
   // `rows` [T] bool limits it to the rows it marks (undefined: all); the log-sum-exp of every row,
   // marked or not, must be at least its true one over the band. Into `grad_qkv`
-  // [T, (Hq + 2 Hkv) D] as `mode` says.
+  // [T, (Hq + 2 Hkv) D] as `sum` says.
   virtual void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv,
                         const Attended& final, const at::Tensor& rows, const DocumentLayout& layout,
                         const AttentionShape& shape, const at::Tensor& grad_qkv,
-                        GradientMode mode) const = 0;
+                        GradientSum sum) const = 0;
 
   // Both branches of every token and the one that `route` [T] bool chooses: near and far forwards
   // and their merge, unless a backend has better.
@@ -125,9 +123,6 @@ class AttentionBackend {
 
 // Head widths that `fused` has kernels of its own for.
 constexpr bool has_own_kernels(int64_t head_dim) { return head_dim == 64 || head_dim == 128; }
-
-// For backends: a gradient [T, H, D] into a part of the packed one.
-void put_gradient(const at::Tensor& into, const at::Tensor& gradient, GradientMode mode);
 
 // Hears of shapes that the fastest kernels do not serve, why, and what serves instead: a sentence
 // for a person, the first that each backend has to say.

@@ -8,6 +8,7 @@
 
 #include "attention/backend.h"
 #include "parallel/accumulation_type.h"
+#include "parallel/gradient_target.h"
 
 namespace swiattn {
 namespace {
@@ -161,7 +162,7 @@ class BlockwiseBackend final : public AttentionBackend {
 
   void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv, const Attended& final,
                 const at::Tensor& rows, const DocumentLayout& layout, const AttentionShape& shape,
-                const at::Tensor& grad_qkv, GradientMode mode) const override {
+                const at::Tensor& grad_qkv, GradientSum sum) const override {
     const HeadMajor heads(qkv, shape);
     const at::Tensor grad = HeadMajor::by_group(grad_out, shape);
     const at::Tensor delta =
@@ -185,9 +186,9 @@ class BlockwiseBackend final : public AttentionBackend {
       grad_k.narrow(1, block.key_begin, keys).baddbmm_(grad_scores.transpose(1, 2), q);
       grad_v.narrow(1, block.key_begin, keys).baddbmm_(weights.transpose(1, 2), grad_rows);
     });
-    put_gradient(shape.queries(grad_qkv), grad_q.flatten(0, 1).transpose(0, 1), mode);
-    put_gradient(shape.keys(grad_qkv), grad_k.transpose(0, 1), mode);
-    put_gradient(shape.values(grad_qkv), grad_v.transpose(0, 1), mode);
+    GradientTarget{shape.queries(grad_qkv), sum}.put(grad_q.flatten(0, 1).transpose(0, 1));
+    GradientTarget{shape.keys(grad_qkv), sum}.put(grad_k.transpose(0, 1));
+    GradientTarget{shape.values(grad_qkv), sum}.put(grad_v.transpose(0, 1));
   }
 };
 

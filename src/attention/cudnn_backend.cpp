@@ -66,13 +66,13 @@ class CudnnBackend final : public AttentionBackend {
 
   void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv, const Attended& final,
                 const at::Tensor& rows, const DocumentLayout& layout, const AttentionShape& shape,
-                const at::Tensor& grad_qkv, GradientMode mode) const override {
+                const at::Tensor& grad_qkv, GradientSum sum) const override {
     const bool nothing = band == Band::kFar && layout.far_longest == 0;
     if (!nothing && !at::globalContext().deterministicAlgorithms()) {
-      if (attend_backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, mode)) return;
+      if (attend_backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, sum)) return;
       tell_refusal(shape);
     }
-    fallback(shape).backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, mode);
+    fallback(shape).backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, sum);
   }
 
  private:
@@ -94,20 +94,20 @@ class CudnnBackend final : public AttentionBackend {
   bool attend_backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv,
                        const Attended& final, const at::Tensor& rows, const DocumentLayout& layout,
                        const AttentionShape& shape, const at::Tensor& grad_qkv,
-                       GradientMode mode) const {
+                       GradientSum sum) const {
     // A row is taken out by a zero output gradient; its log-sum-exp is at least its true one.
     const at::Tensor grad = rows.defined() ? grad_out * rows.view({-1, 1, 1}) : grad_out;
     const std::optional<Dense> dense = dense_problem(band, layout, shape);
     const CudnnAttentionCall call = make_call(band, qkv, final, layout, shape, dense);
     // Views of a dense far problem leave rows out, which a gradient that is written has to cover.
     const bool partial = dense && dense->skip > 0;
-    const bool direct = mode == GradientMode::kWrite && !partial;
+    const bool direct = sum == GradientSum::kWrite && !partial;
     const at::Tensor into = direct ? grad_qkv : at::empty_like(qkv);
     const CudnnAttentionGradients gradients = make_gradients(grad, into, shape, dense);
     if (!cudnn_.prepare_backward(call, gradients)) return false;
     cudnn_.backward(call, gradients);
     if (direct) return true;
-    if (mode == GradientMode::kWrite) grad_qkv.zero_();
+    if (sum == GradientSum::kWrite) grad_qkv.zero_();
     const CudnnAttentionGradients total = make_gradients(grad, grad_qkv, shape, dense);
     total.q.add_(gradients.q);
     total.k.add_(gradients.k);

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "attention/backend.h"
+#include "parallel/gradient_target.h"
 
 namespace swiattn {
 namespace {
@@ -30,22 +31,22 @@ class FlashBackend final : public AttentionBackend {
 
   void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv, const Attended& final,
                 const at::Tensor& rows, const DocumentLayout& layout, const AttentionShape& shape,
-                const at::Tensor& grad_qkv, GradientMode mode) const override {
+                const at::Tensor& grad_qkv, GradientSum sum) const override {
     // A row is taken out of a call by a zero output gradient; its log-sum-exp is at least its true
     // one.
     const at::Tensor grad = rows.defined() ? grad_out * rows.view({-1, 1, 1}) : grad_out;
     const Qkv in{shape.queries(qkv), shape.keys(qkv), shape.values(qkv)};
     const Qkv out{shape.queries(grad_qkv), shape.keys(grad_qkv), shape.values(grad_qkv)};
     if (band == Band::kFar) {
-      if (mode == GradientMode::kWrite) grad_qkv.zero_();
+      if (sum == GradientSum::kWrite) grad_qkv.zero_();
       if (layout.far_longest > 0) far_backward(grad, in, final, layout, shape, out);
       return;
     }
     const Qkv gradient = flash_backward(grad, in, final, layout.starts_device, layout.longest,
                                         shape, keys_to_the_left(band, layout, shape));
-    put_gradient(out.q, gradient.q, mode);
-    put_gradient(out.k, gradient.k, mode);
-    put_gradient(out.v, gradient.v, mode);
+    GradientTarget{out.q, sum}.put(gradient.q);
+    GradientTarget{out.k, sum}.put(gradient.k);
+    GradientTarget{out.v, sum}.put(gradient.v);
   }
 
  private:

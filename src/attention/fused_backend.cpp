@@ -30,13 +30,13 @@ class FusedBackend final : public AttentionBackend {
 
   void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv, const Attended& final,
                 const at::Tensor& rows, const DocumentLayout& layout, const AttentionShape& shape,
-                const at::Tensor& grad_qkv, GradientMode mode) const override {
-    const bool ours = band != Band::kFar && !rows.defined() && mode == GradientMode::kWrite &&
+                const at::Tensor& grad_qkv, GradientSum sum) const override {
+    const bool ours = band != Band::kFar && !rows.defined() && sum == GradientSum::kWrite &&
                       at::globalContext().deterministicAlgorithms();
     if (ours && covers(qkv, shape)) {
       listed_backward(band, grad_out, qkv, final, layout, shape, grad_qkv);
     } else {
-      library_->backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, mode);
+      library_->backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, sum);
     }
   }
 

@@ -4,14 +4,13 @@
 
 #include "attention/listed_kernels.h"
 #include "base/cuda_check.h"
+#include "parallel/gpu_occupancy.cuh"
 #include "parallel/gpu_vector.cuh"
 
 namespace swiattn::gpu {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kBlocks = 132 * 8;
-constexpr int kRowsAtOnce = kBlocks * kThreads / 32;
 
 // `count` vectors, zero where there is no source.
 __device__ void copy_row(const Bf16* from, Bf16* to, int64_t count) {
@@ -31,7 +30,8 @@ __global__ void __launch_bounds__(kThreads) gather(GatherRowsArguments a) {
   const int64_t capacity = list_capacity(a.tokens);
   const int64_t end = list_capacity(*a.list.count);
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / 32;
-  for (int64_t i = first; i < end; i += kRowsAtOnce) {
+  const int64_t rows_at_once = static_cast<int64_t>(gridDim.x) * kThreads / 32;
+  for (int64_t i = first; i < end; i += rows_at_once) {
     const int64_t row = a.list.row[i];
     copy_row(row_of(a.from.query, row, a.from.query_stride),
              static_cast<Pack*>(a.query) + i * vectors, vectors);
@@ -49,7 +49,8 @@ __global__ void __launch_bounds__(kThreads) gather(GatherRowsArguments a) {
 }  // namespace
 
 void gather_rows(const GatherRowsArguments& a, void* stream) {
-  gather<<<kBlocks, kThreads, 0, as_stream(stream)>>>(a);
+  const auto blocks = static_cast<unsigned>(blocks_at_once(gather, kThreads));
+  gather<<<blocks, kThreads, 0, as_stream(stream)>>>(a);
   SWIATTN_CHECK_CUDA(cudaGetLastError());
 }
 

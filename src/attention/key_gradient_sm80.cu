@@ -179,7 +179,7 @@ class Worker {
       const uint32_t query = half_rows(operands.query, half);
       const uint32_t grad_out = half_rows(operands.grad_out, half);
       Scores scores = {};
-      multiply_rows<kHeadDim>(scores, keys_, Operand::by_rows(gradients_ ? grad_out : query));
+      multiply_nt<kHeadDim>(scores, keys_, Operand::by_rows(gradients_ ? grad_out : query));
       Packed packed;
       if (gradients_) {
         pair_ == 0 ? meet<await<1>, await<2>>(half) : meet<await<3>, await<4>>(half);
@@ -190,7 +190,7 @@ class Worker {
         hand_over(packed, half);
         pair_ == 0 ? meet<announce<1>, announce<2>>(half) : meet<announce<3>, announce<4>>(half);
       }
-      multiply_columns<kHeadDim>(grad_, packed, Operand::by_columns(gradients_ ? query : grad_out));
+      multiply_nn<kHeadDim>(grad_, packed, Operand::by_columns(gradients_ ? query : grad_out));
     }
   }
 

@@ -157,10 +157,10 @@ class Worker {
     float scores[32], grad_scores[32];
     turns.take();
     hopper::begin_products();
-    multiply_columns<kHeadDim, kKeys, kRows>(scores, shared_address(shared_.key) + own_keys, query);
+    multiply_nt<kHeadDim, kKeys, kRows>(scores, shared_address(shared_.key) + own_keys, query);
     hopper::commit_products();
-    multiply_columns<kHeadDim, kKeys, kRows>(grad_scores, shared_address(shared_.value) + own_keys,
-                                             grad_out);
+    multiply_nt<kHeadDim, kKeys, kRows>(grad_scores, shared_address(shared_.value) + own_keys,
+                                        grad_out);
     hopper::commit_products();
     turns.pass();
 
@@ -170,7 +170,7 @@ class Worker {
     uint32_t left[4][4];
     pack_operand(scores, left);
     hopper::begin_products();
-    multiply_rows<kHeadDim, kRows>(grad_value_, left, grad_out);
+    multiply_nn<kHeadDim, kRows>(grad_value_, left, grad_out);
     hopper::commit_products();
 
     hopper::wait_products<1>();
@@ -178,7 +178,7 @@ class Worker {
     uint32_t grad_left[4][4];
     pack_operand(grad_scores, grad_left);
     hopper::begin_products();
-    multiply_rows<kHeadDim, kRows>(grad_key_, grad_left, query);
+    multiply_nn<kHeadDim, kRows>(grad_key_, grad_left, query);
     hopper::commit_products();
     hopper::wait_products<0>();
     hopper::arrive(&shared_.empty[s]);  // each for what it has read itself

@@ -178,10 +178,10 @@ void key_gradient(const gpu::ListedRows& rows, const gpu::ListedRows& more, cons
 }
 
 void query_gradient(const gpu::ListedRows& rows, const at::Tensor& qkv, const AttentionShape& shape,
-                    const at::Tensor& grad_qkv, GradientMode mode) {
+                    const at::Tensor& grad_qkv, GradientSum sum) {
   kernels().query_gradient(
       {rows, key_values(qkv, shape), shape.queries(grad_qkv).mutable_data_ptr(), grad_qkv.stride(0),
-       mode == GradientMode::kAdd},
+       sum == GradientSum::kAdd},
       current_stream());
 }
 
@@ -228,7 +228,7 @@ void listed_backward(Band band, const at::Tensor& grad_out, const at::Tensor& qk
   const int64_t window = band == Band::kNear ? shape.window : layout.longest;
   const Rows rows = near_rows(grad_out, qkv, final, {}, layout, shape, window);
   key_gradient(rows.view(), {}, qkv, shape, grad_qkv);
-  query_gradient(rows.view(), qkv, shape, grad_qkv, GradientMode::kWrite);
+  query_gradient(rows.view(), qkv, shape, grad_qkv, GradientSum::kWrite);
 }
 
 at::Tensor listed_switch_backward(const at::Tensor& grad_out, const at::Tensor& qkv,
@@ -240,13 +240,13 @@ at::Tensor listed_switch_backward(const at::Tensor& grad_out, const at::Tensor& 
                 {saved.difference, saved.both, gate_gradient}, layout, shape, shape.window);
   if (layout.far_longest == 0) {
     key_gradient(near.view(), {}, qkv, shape, grad_qkv);
-    query_gradient(near.view(), qkv, shape, grad_qkv, GradientMode::kWrite);
+    query_gradient(near.view(), qkv, shape, grad_qkv, GradientSum::kWrite);
     return gate_gradient;
   }
   const Rows far = far_rows(near.view(), qkv, saved.route, layout, shape);
   key_gradient(near.view(), far.view(), qkv, shape, grad_qkv);
-  query_gradient(near.view(), qkv, shape, grad_qkv, GradientMode::kWrite);
-  query_gradient(far.view(), qkv, shape, grad_qkv, GradientMode::kAdd);
+  query_gradient(near.view(), qkv, shape, grad_qkv, GradientSum::kWrite);
+  query_gradient(far.view(), qkv, shape, grad_qkv, GradientSum::kAdd);
   return gate_gradient;
 }
 

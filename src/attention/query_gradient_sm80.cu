@@ -69,12 +69,12 @@ class Worker {
 
   __device__ void visit_values(uint32_t values) {
     clear(grad_weights_);
-    multiply_rows<kHeadDim>(grad_weights_, own_rows(shared_.rows.grad_out), own_keys(values));
+    multiply_nt<kHeadDim>(grad_weights_, own_rows(shared_.rows.grad_out), own_keys(values));
   }
 
   __device__ void visit_keys(uint32_t keys, int32_t key) {
     Scores scores = {};
-    multiply_rows<kHeadDim>(scores, own_rows(shared_.rows.query), own_keys(keys));
+    multiply_nt<kHeadDim>(scores, own_rows(shared_.rows.query), own_keys(keys));
     if (!shared_.tile.all_see(key, 2 * kHalf)) {
       mask(scores, a_.rows.list, shared_.tile, row_, key + key_);
     }
@@ -82,7 +82,7 @@ class Worker {
     uint32_t packed[kHalf / 16][kM][4];
     pack_operand(scores, packed);
     const uint32_t right = Operand::block(Operand::by_columns(keys), key_, 0);
-    multiply_columns<kHeadDim>(grad_query_, packed, right);
+    multiply_nn<kHeadDim>(grad_query_, packed, right);
   }
 
   // The sums over both halves of the keys become the gradient. Barriers of the block.

@@ -62,13 +62,13 @@ class Worker {
     const uint32_t key = shared_.keys.key().wait(step);
     turns.take();
     hopper::begin_products();
-    multiply_columns<kHeadDim, kWalkRows, kWalkKeys>(scores,
-                                                     shared_address(shared_.query) + own_rows, key);
+    multiply_nt<kHeadDim, kWalkRows, kWalkKeys>(scores, shared_address(shared_.query) + own_rows,
+                                                key);
     hopper::commit_products();
     const uint32_t value = shared_.keys.value().wait(step);
     hopper::begin_products();
-    multiply_columns<kHeadDim, kWalkRows, kWalkKeys>(
-        grad_scores, shared_address(shared_.grad_out) + own_rows, value);
+    multiply_nt<kHeadDim, kWalkRows, kWalkKeys>(grad_scores,
+                                                shared_address(shared_.grad_out) + own_rows, value);
     hopper::commit_products();
     turns.pass();
     hopper::wait_products<1>();
@@ -87,7 +87,7 @@ class Worker {
     uint32_t left[kWalkKeys / 16][4];
     pack_operand(grad_scores, left);
     hopper::begin_products();
-    multiply_rows<kHeadDim, kWalkKeys>(grad_query_, left, key);
+    multiply_nn<kHeadDim, kWalkKeys>(grad_query_, left, key);
     hopper::commit_products();
     hopper::wait_products<0>();
     shared_.keys.key().release(step);

@@ -6,6 +6,7 @@
 
 #include "attention/backend.h"
 #include "parallel/accumulation_type.h"
+#include "parallel/gradient_target.h"
 
 namespace swiattn {
 namespace {
@@ -53,7 +54,7 @@ class ReferenceBackend final : public AttentionBackend {
 
   void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv, const Attended& final,
                 const at::Tensor& rows, const DocumentLayout& layout, const AttentionShape& shape,
-                const at::Tensor& grad_qkv, GradientMode mode) const override {
+                const at::Tensor& grad_qkv, GradientSum sum) const override {
     at::Tensor grad = head_major(grad_out, shape.heads);  // [Hq, T, D]
     if (rows.defined()) grad = grad * rows.unsqueeze(-1);
     at::Tensor weights = weights_of(masked_scores(band, qkv, layout, shape), final.logsumexp);
@@ -66,9 +67,9 @@ class ReferenceBackend final : public AttentionBackend {
     const at::Tensor grad_k =
         at::matmul(grad_scores.transpose(1, 2), head_major(shape.queries(qkv), shape.heads));
     const at::Tensor grad_v = at::matmul(weights.transpose(1, 2), grad);
-    put_gradient(shape.queries(grad_qkv), grad_q.transpose(0, 1), mode);
-    put_gradient(shape.keys(grad_qkv), token_major(grad_k, shape.kv_heads), mode);
-    put_gradient(shape.values(grad_qkv), token_major(grad_v, shape.kv_heads), mode);
+    GradientTarget{shape.queries(grad_qkv), sum}.put(grad_q.transpose(0, 1));
+    GradientTarget{shape.keys(grad_qkv), sum}.put(token_major(grad_k, shape.kv_heads));
+    GradientTarget{shape.values(grad_qkv), sum}.put(token_major(grad_v, shape.kv_heads));
   }
 
  private:

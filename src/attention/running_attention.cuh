@@ -57,7 +57,7 @@ struct RunningAttention {
                                          float (&scores)[kWalkKeys / 2], int step) {
     const uint32_t key = keys.key().wait(step);
     hopper::begin_products();
-    multiply_columns<kHeadDim, kWalkRows, kWalkKeys>(scores, query, key);
+    multiply_nt<kHeadDim, kWalkRows, kWalkKeys>(scores, query, key);
     hopper::commit_products();
   }
 
@@ -65,7 +65,7 @@ struct RunningAttention {
                              int step) {
     const uint32_t value = keys.value().wait(step);
     hopper::begin_products();
-    multiply_rows<kHeadDim, kWalkKeys>(out, left, value);
+    multiply_nn<kHeadDim, kWalkKeys>(out, left, value);
     hopper::commit_products();
   }
 

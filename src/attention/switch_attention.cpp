@@ -22,9 +22,9 @@ void both_branches_backward(const AttentionBackend& backend, const at::Tensor& g
   const at::Tensor lse_full =
       at::logaddexp(lse_near, backend.forward(Band::kFar, qkv, layout, shape).logsumexp);
   backend.backward(Band::kFull, grad_full, qkv, {near_out + saved.difference, lse_full}, {}, layout,
-                   shape, grad_qkv, GradientMode::kWrite);
+                   shape, grad_qkv, GradientSum::kWrite);
   backend.backward(Band::kNear, grad_near, qkv, {near_out, lse_near}, {}, layout, shape, grad_qkv,
-                   GradientMode::kAdd);
+                   GradientSum::kAdd);
 }
 
 }  // namespace

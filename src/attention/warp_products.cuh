@@ -5,6 +5,8 @@
 // its transpose touch at once, then lie in different banks, and so do the chunks of a row. Matrices
 // begin at multiples of 256 bytes.
 //
+// Products are named as by BLAS: multiply_nt adds left right^T, multiply_nn left right.
+//
 // Sums are arrays [m][n][4] of fragments [16, 8]; left operands in registers are arrays [k][m][4]
 // of fragments [16, 16], k along the summed dimension (see ampere.cuh).
 #pragma once
@@ -85,7 +87,7 @@ __device__ inline void multiply_step(float (&sum)[kM][kN][4], int n, const uint3
 
 // sum += left [16 kM, kColumns] right [8 kN, kColumns]^T; left by columns, right by rows.
 template <int kColumns, int kM, int kN>
-__device__ inline void multiply_rows(float (&sum)[kM][kN][4], uint32_t left, uint32_t right) {
+__device__ inline void multiply_nt(float (&sum)[kM][kN][4], uint32_t left, uint32_t right) {
 #pragma unroll
   for (int k = 0; k < kColumns / 16; ++k) {
     uint32_t a[kM][4];
@@ -101,8 +103,8 @@ __device__ inline void multiply_rows(float (&sum)[kM][kN][4], uint32_t left, uin
 
 // The same, left in registers.
 template <int kColumns, int kM, int kN>
-__device__ inline void multiply_rows(float (&sum)[kM][kN][4],
-                                     const uint32_t (&left)[kColumns / 16][kM][4], uint32_t right) {
+__device__ inline void multiply_nt(float (&sum)[kM][kN][4],
+                                   const uint32_t (&left)[kColumns / 16][kM][4], uint32_t right) {
 #pragma unroll
   for (int k = 0; k < kColumns / 16; ++k) {
 #pragma unroll
@@ -116,8 +118,8 @@ __device__ inline void multiply_rows(float (&sum)[kM][kN][4],
 
 // sum += left [16 kM, 16 kK] right [16 kK, 8 kN], left in registers; right by columns.
 template <int kColumns, int kM, int kN, int kK>
-__device__ inline void multiply_columns(float (&sum)[kM][kN][4], const uint32_t (&left)[kK][kM][4],
-                                        uint32_t right) {
+__device__ inline void multiply_nn(float (&sum)[kM][kN][4], const uint32_t (&left)[kK][kM][4],
+                                   uint32_t right) {
 #pragma unroll
   for (int k = 0; k < kK; ++k) {
 #pragma unroll

@@ -1,5 +1,6 @@
 // What the Hopper kernels share: tiles in shared memory as boxes of 64 swizzled columns, products
-// between them, and where the elements of a product lie among a warpgroup's threads.
+// between them, and where the elements of a product lie among a warpgroup's threads. Products are
+// named as by BLAS: multiply_nt is left right^T, multiply_nn left right.
 #pragma once
 
 #include "attention/hopper.cuh"
@@ -21,10 +22,13 @@ __device__ inline T& aligned_shared() {
   const uint32_t misaligned = shared_address(memory) % 1024;
   return *reinterpret_cast<T*>(memory + (1024 - misaligned) % 1024);
 }
-constexpr int kMostSharedBytes = 227 * 1024;  // of a block
+// Its bytes, with room to move it there.
 template <class T>
 constexpr int shared_bytes() {
-  return static_cast<int>(sizeof(T)) + 1024;
+  constexpr int kMost = 227 * 1024;  // of a block
+  constexpr int kBytes = static_cast<int>(sizeof(T)) + 1024;
+  static_assert(kBytes <= kMost, "a block's shared memory");
+  return kBytes;
 }
 
 // Two computing warpgroups take turns in starting their score products, so that the exponentials of
@@ -71,8 +75,7 @@ __device__ inline void pack_operand(const float (&product)[8 * kSteps],
 // sum [64, n] = left [64, D] right [n, D]^T. `left` is the address of the first of the 64 rows
 // among kLeftRows, `right` of n = kRightRows.
 template <int kHeadDim, int kLeftRows, int kRightRows>
-__device__ inline void multiply_columns(float (&sum)[kRightRows / 2], uint32_t left,
-                                        uint32_t right) {
+__device__ inline void multiply_nt(float (&sum)[kRightRows / 2], uint32_t left, uint32_t right) {
 #pragma unroll
   for (int k = 0; k < kHeadDim / 16; ++k) {
     const uint32_t column = k % 4 * 32;
@@ -84,8 +87,8 @@ __device__ inline void multiply_columns(float (&sum)[kRightRows / 2], uint32_t l
 
 // sum [64, D] += left [64, kRows] right [kRows, D], `left` in registers.
 template <int kHeadDim, int kRows>
-__device__ inline void multiply_rows(float (&sum)[kHeadDim / 2],
-                                     const uint32_t (&left)[kRows / 16][4], uint32_t right) {
+__device__ inline void multiply_nn(float (&sum)[kHeadDim / 2],
+                                   const uint32_t (&left)[kRows / 16][4], uint32_t right) {
 #pragma unroll
   for (int k = 0; k < kRows / 16; ++k) {
     hopper::multiply<hopper::kAcrossSum>(

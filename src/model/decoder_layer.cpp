@@ -197,7 +197,7 @@ at::Tensor DecoderLayer::attend_backward(const at::Tensor& grad_out,
                                      saved.attention, batch.layout, shape_, grad_qkv);
   }
   backend_.backward(band(), grad_out, saved.qkv, {saved.attention.out, saved.attention.logsumexp},
-                    {}, batch.layout, shape_, grad_qkv, GradientMode::kWrite);
+                    {}, batch.layout, shape_, grad_qkv, GradientSum::kWrite);
   return {};
 }
 

@@ -2,7 +2,6 @@
 // share of the rows, its threads keeping their columns in registers; the second adds the blocks.
 #pragma once
 
-#include "base/cuda_check.h"
 #include "ops/gpu_kernels.h"
 #include "ops/row_threads.cuh"
 
@@ -23,16 +22,6 @@ struct ColumnSums {
     }
   }
 };
-
-// How many blocks of a kernel without dynamic shared memory run at once: as many as should walk.
-template <class Kernel>
-int64_t blocks_at_once(Kernel kernel, int threads) {
-  int device = 0, processors = 0, blocks = 0;
-  SWIATTN_CHECK_CUDA(cudaGetDevice(&device));
-  SWIATTN_CHECK_CUDA(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
-  SWIATTN_CHECK_CUDA(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, 0));
-  return int64_t{processors} * blocks;
-}
 
 // The second step: the sum over blocks of partial[block, column]. Does nothing without a total.
 void add_partial_sums(const ColumnSum& columns, int64_t blocks, int64_t width, cudaStream_t stream);

@@ -10,6 +10,7 @@
 #include <map>
 
 #include "base/check.h"
+#include "parallel/device.h"
 
 namespace swiattn::fused {
 namespace {
@@ -126,11 +127,6 @@ double places(const Seen& result, const Tile& tile) {
   return static_cast<double>(divide_up(tiles, blocks) * blocks * rows * columns);
 }
 
-bool is_hopper() {
-  const cudaDeviceProp* const device = at::cuda::getCurrentDeviceProperties();
-  return device->major == 9 && device->minor == 0;
-}
-
 // One product: shapes, strides and types, and the kernel for them.
 class Gemm {
  public:
@@ -144,10 +140,10 @@ class Gemm {
     choose_kernel(alignment(matrices), matrices.c);
   }
 
-  void run(const Matrices& matrices, bool add) {
+  void run(const Matrices& matrices, GradientSum sum) {
     const auto& [a, b, addend, c] = matrices;
     const float one = 1.0F;
-    const float beta = add ? 1.0F : 0.0F;
+    const float beta = sum == GradientSum::kAdd ? 1.0F : 0.0F;
     const at::Tensor workspace =
         at::empty({static_cast<int64_t>(kernel_.workspaceSize)}, c.options().dtype(at::kByte));
     check_cublas(cublasLtMatmul(at::cuda::getCurrentCUDABlasLtHandle(), &product_, &one,
@@ -177,7 +173,7 @@ class Gemm {
     kernel_ = proposed.front();
     SWIATTN_CHECK(kernel_.state == CUBLAS_STATUS_SUCCESS, "cuBLAS's first kernel serves");
     const bool square = computes(kernel_, kSquare);
-    if (!is_hopper() || (!square && !computes(kernel_, kLong))) return;
+    if (!is_hopper(c.device()) || (!square && !computes(kernel_, kLong))) return;
     const Seen result(c);
     const double most_places = kMostPlaces * places(result, square ? kSquare : kLong);
     const bool narrow_too = square && c.scalar_type() == at::kBFloat16;
@@ -239,19 +235,19 @@ Gemm& find(const Matrices& matrices) {
   return gemms.try_emplace(key(matrices), matrices).first->second;
 }
 
-void run(const Matrices& matrices, bool add) {
+void run(const Matrices& matrices, GradientSum sum) {
   const c10::cuda::CUDAGuard on_device(matrices.c.device());
-  find(matrices).run(matrices, add);
+  find(matrices).run(matrices, sum);
 }
 
 }  // namespace
 
 void gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, GradientSum sum) {
-  run({a, b, c, c}, sum == GradientSum::kAdd);
+  run({a, b, c, c}, sum);
 }
 
 void gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& addend, const at::Tensor& c) {
-  run({a, b, addend, c}, true);
+  run({a, b, addend, c}, GradientSum::kAdd);
 }
 
 GemmTile gemm_tile(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {

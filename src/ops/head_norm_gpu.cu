@@ -9,6 +9,7 @@
 #include "ops/gpu_kernels.h"
 #include "ops/rotary.cuh"
 #include "ops/row_threads.cuh"
+#include "parallel/gpu_occupancy.cuh"
 
 namespace swiattn::gpu {
 namespace {

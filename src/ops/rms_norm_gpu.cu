@@ -8,6 +8,7 @@
 #include "ops/column_sum.cuh"
 #include "ops/gpu_kernels.h"
 #include "ops/row_threads.cuh"
+#include "parallel/gpu_occupancy.cuh"
 
 namespace swiattn::gpu {
 namespace {

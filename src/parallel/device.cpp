@@ -81,6 +81,22 @@ DeviceFacts device_facts(c10::Device device) {
   return facts;
 }
 
+bool is_hopper(c10::Device device) {
+#ifdef SWIATTN_CUDA
+  if (device.is_cuda() && gpu_count() > 0) {
+    const auto index = device.has_index() ? device.index() : c10::cuda::current_device();
+    const cudaDeviceProp& gpu = *at::cuda::getDeviceProperties(index);
+    return gpu.major == 9 && gpu.minor == 0;
+  }
+#endif
+  return device.is_cuda();
+}
+
+void choose_algorithms(bool deterministic) {
+  at::globalContext().setDeterministicAlgorithms(deterministic, false);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+}
+
 int64_t peak_memory_bytes(c10::Device device) {
 #ifdef SWIATTN_CUDA
   if (device.is_cuda()) {

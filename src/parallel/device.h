@@ -20,6 +20,14 @@ c10::Device choose_device(const std::string& wanted, int local_rank);
 
 DeviceFacts device_facts(c10::Device device);
 
+// Whether it is a GPU of compute capability 9.0 (H100, H200). One that is not there, as where a run
+// is described on another machine, counts as such.
+bool is_hopper(c10::Device device);
+
+// What LibTorch computes with from now on: operations that repeat their bits, or any. Neither fills
+// new memory, which nobody reads.
+void choose_algorithms(bool deterministic);
+
 // The most memory held so far, in bytes: of the GPU's allocator, or of this process on the CPU.
 int64_t peak_memory_bytes(c10::Device device);
 

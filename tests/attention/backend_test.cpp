@@ -104,11 +104,10 @@ TEST_P(BackendTest, BackwardEqualsAutogradOfTheBand) {
     at::Tensor grad_qkv = at::ones_like(qkv_);  // it is added to
     // Where a row sees nothing its log-sum-exp is -inf; it must not be handed on.
     const Attended final = {expected.out.detach(), expected.logsumexp.detach().clamp_min(-1e30)};
-    backend_->backward(band, grad, qkv_, final, {}, layout_, shape_, grad_qkv, GradientMode::kAdd);
+    backend_->backward(band, grad, qkv_, final, {}, layout_, shape_, grad_qkv, GradientSum::kAdd);
     EXPECT_LT((grad_qkv - 1 - leaf.grad()).abs().max().item<double>(), 1e-10);
     grad_qkv.fill_(NAN);
-    backend_->backward(band, grad, qkv_, final, {}, layout_, shape_, grad_qkv,
-                       GradientMode::kWrite);
+    backend_->backward(band, grad, qkv_, final, {}, layout_, shape_, grad_qkv, GradientSum::kWrite);
     EXPECT_LT((grad_qkv - leaf.grad()).abs().max().item<double>(), 1e-10);
   }
 }
@@ -124,9 +123,9 @@ TEST_P(BackendTest, RowsThatAreNotMarkedGiveNoGradient) {
   const Attended final = {full.out.detach(), full.logsumexp.detach()};
   at::Tensor grad_qkv = at::zeros_like(qkv_);
   backend_->backward(Band::kNear, grad, qkv_, final, rows, layout_, shape_, grad_qkv,
-                     GradientMode::kAdd);
+                     GradientSum::kAdd);
   backend_->backward(Band::kFar, grad, qkv_, final, rows, layout_, shape_, grad_qkv,
-                     GradientMode::kAdd);
+                     GradientSum::kAdd);
   EXPECT_LT((grad_qkv - leaf.grad()).abs().max().item<double>(), 1e-10);
 }
 

@@ -210,7 +210,7 @@ TEST_P(CudnnAttentionTest, BackwardEqualsTheReferenceWithTheFinalOutput) {
   layer_.final.logsumexp.copy_(full.logsumexp);
   const at::Tensor expected = at::zeros(exact.sizes(), exact.options());
   judge_->backward(GetParam().band, layer_.grad_out.to(at::kDouble), exact, full, {}, layer_.layout,
-                   layer_.shape, expected, GradientMode::kWrite);
+                   layer_.shape, expected, GradientSum::kWrite);
 
   const CudnnAttentionCall call = layer_.call();
   const CudnnAttentionGradients found = layer_.gradients();

@@ -225,7 +225,7 @@ TEST_P(FusedBackendTest, DeterministicBackwardOfLayersWithoutAChoice) {
                            exact.logsumexp.to(type == at::kDouble ? type : at::kFloat)};
       at::Tensor grad_qkv = at::full(qkv_.sizes(), NAN, qkv_.options().dtype(type));
       backend.backward(band, grad_.to(type), qkv_.to(type), final, {}, layout_, shape_, grad_qkv,
-                       GradientMode::kWrite);
+                       GradientSum::kWrite);
       return grad_qkv;
     };
     const at::Tensor found = backward(*fused_, at::kBFloat16);

@@ -88,11 +88,10 @@ class GpuBackendTest : public testing::TestWithParam<Case> {
     const Attended full = judge_->forward(Band::kFull, qkv_.to(at::kDouble), layout_, shape_);
     const at::Tensor expected = at::zeros(qkv_.sizes(), full.out.options());
     judge_->backward(band, grad_.to(at::kDouble), qkv_.to(at::kDouble), full, rows, layout_, shape_,
-                     expected, GradientMode::kAdd);
+                     expected, GradientSum::kAdd);
     const Attended rounded{full.out.to(at::kBFloat16), full.logsumexp.to(at::kFloat)};
     const at::Tensor found = at::zeros_like(qkv_);
-    backend_->backward(band, grad_, qkv_, rounded, rows, layout_, shape_, found,
-                       GradientMode::kAdd);
+    backend_->backward(band, grad_, qkv_, rounded, rows, layout_, shape_, found, GradientSum::kAdd);
     expect_close(shape_.queries(found), shape_.queries(expected), "dq");
     expect_close(shape_.keys(found), shape_.keys(expected), "dk");
     expect_close(shape_.values(found), shape_.values(expected), "dv");
@@ -124,8 +123,8 @@ TEST_P(GpuBackendTest, WritingReplacesWhatWasThere) {
   for (const Band band : {Band::kNear, Band::kFar, Band::kFull}) {
     const at::Tensor added = at::zeros_like(qkv_);
     const at::Tensor written = at::full_like(qkv_, NAN);
-    backend_->backward(band, grad_, qkv_, full, {}, layout_, shape_, added, GradientMode::kAdd);
-    backend_->backward(band, grad_, qkv_, full, {}, layout_, shape_, written, GradientMode::kWrite);
+    backend_->backward(band, grad_, qkv_, full, {}, layout_, shape_, added, GradientSum::kAdd);
+    backend_->backward(band, grad_, qkv_, full, {}, layout_, shape_, written, GradientSum::kWrite);
     expect_close(written, added.to(at::kDouble), "dqkv");
   }
 }

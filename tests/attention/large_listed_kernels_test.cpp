@@ -123,8 +123,8 @@ TEST_P(LargeListedKernelsTest, ElementsBeyondTwoToThe31) {
   const at::Tensor gradient_by_library = end.gradient(*library, at::kBFloat16, both, {});
   const at::Tensor found = unwritten_gradient(batch);
   key_gradient(kernels_, batch, near, &far, found);
-  query_gradient(kernels_, batch, near, GradientMode::kWrite, found);
-  query_gradient(kernels_, batch, far, GradientMode::kAdd, found);
+  query_gradient(kernels_, batch, near, GradientSum::kWrite, found);
+  query_gradient(kernels_, batch, far, GradientSum::kAdd, found);
   const auto expect_part = [&](const auto& part, const char* what) {
     expect_near(part(last(found)), part(gradient_by_library), part(expected), what);
   };

@@ -265,7 +265,7 @@ TEST_P(ListedKernelsTest, QueryGradient) {
 
     // Of the listed rows alone, nothing else being written ...
     const at::Tensor found = unwritten_gradient(batch);
-    query_gradient(kernels_, batch, far, GradientMode::kWrite, found);
+    query_gradient(kernels_, batch, far, GradientSum::kWrite, found);
     expect_near(of_rows(shape.queries(found)),
                 of_rows(gradient(*library_, at::kBFloat16, {Band::kFar})),
                 of_rows(gradient(*judge_, at::kDouble, {Band::kFar})), "dq, far");
@@ -274,8 +274,8 @@ TEST_P(ListedKernelsTest, QueryGradient) {
     EXPECT_TRUE(shape.values(found).isnan().all().item<bool>());
 
     // ... and on top of that of all rows.
-    query_gradient(kernels_, batch, Rows::near(batch, shape.window), GradientMode::kWrite, found);
-    query_gradient(kernels_, batch, far, GradientMode::kAdd, found);
+    query_gradient(kernels_, batch, Rows::near(batch, shape.window), GradientSum::kWrite, found);
+    query_gradient(kernels_, batch, far, GradientSum::kAdd, found);
     const std::vector<Band> both{Band::kNear, Band::kFar};
     expect_near(shape.queries(found), gradient(*library_, at::kBFloat16, both),
                 gradient(*judge_, at::kDouble, both), "dq, both");
@@ -289,8 +289,8 @@ TEST_P(ListedKernelsTest, TheSameOperandsGiveTheSameBits) {
     const auto gradients = [&] {
       at::Tensor to = unwritten_gradient(batch);
       key_gradient(kernels_, batch, near, &far, to);
-      query_gradient(kernels_, batch, near, GradientMode::kWrite, to);
-      query_gradient(kernels_, batch, far, GradientMode::kAdd, to);
+      query_gradient(kernels_, batch, near, GradientSum::kWrite, to);
+      query_gradient(kernels_, batch, far, GradientSum::kAdd, to);
       return to;
     };
     const auto attended = [&] {

@@ -99,7 +99,7 @@ struct Batch {
     for (const Band band : bands) {
       backend.backward(band, grad.to(type), qkv.to(type), left,
                        band == Band::kFar ? marked : at::Tensor(), layout, shape, grad_qkv,
-                       GradientMode::kAdd);
+                       GradientSum::kAdd);
     }
     return grad_qkv;
   }
@@ -231,10 +231,10 @@ inline void key_gradient(const Implementation& kernels, const Batch& batch, cons
 }
 
 inline void query_gradient(const Implementation& kernels, const Batch& batch, const Rows& rows,
-                           GradientMode mode, const at::Tensor& grad_qkv) {
+                           GradientSum mode, const at::Tensor& grad_qkv) {
   kernels.query_gradient(
       {rows.view(), batch.key_values(), batch.shape.queries(grad_qkv).mutable_data_ptr(),
-       grad_qkv.stride(0), mode == GradientMode::kAdd},
+       grad_qkv.stride(0), mode == GradientSum::kAdd},
       current_stream());
 }
 

@@ -219,14 +219,19 @@ TEST(IsDeterministicTest, WhereItIsAskedForOrCheapAndChangesNothingHere) {
     Mode mode = Mode::kSwitch;
     int64_t length = 32768;
     int64_t head_dim = 128;
+    bool hopper = true;
     bool expected = true;
   };
   const c10::Device cpu(c10::kCPU);
   const std::vector<Case> cases = {
       {},
+      {.head_dim = 64, .hopper = false},
       {.mode = Mode::kWindow},
+      {.mode = Mode::kWindow, .head_dim = 64, .expected = false},
+      {.mode = Mode::kWindow, .hopper = false, .expected = false},
       {.mode = Mode::kFull, .expected = false},
       {.mode = Mode::kFull, .length = 4096},
+      {.mode = Mode::kFull, .length = 4096, .hopper = false, .expected = false},
       {.head_dim = 96, .expected = false},
       {.choice = Choice::kFalse, .expected = false},
       {.choice = Choice::kTrue, .mode = Mode::kFull, .head_dim = 96},
@@ -241,7 +246,8 @@ TEST(IsDeterministicTest, WhereItIsAskedForOrCheapAndChangesNothingHere) {
     config.data.sequence_length = cases[i].length;
     ModelConfig model = small_config(Architecture::kLlama);
     model.head_dim = cases[i].head_dim;
-    EXPECT_EQ(is_deterministic(config, model, cases[i].device), cases[i].expected) << i;
+    EXPECT_EQ(is_deterministic(config, model, cases[i].device, cases[i].hopper), cases[i].expected)
+        << i;
     EXPECT_EQ(at::globalContext().deterministicAlgorithms(), before) << i;
   }
 }
