@@ -41,7 +41,7 @@ function(swiattn_program name)
 endfunction()
 
 # swiattn_test(NAME LABEL label SOURCES file... USES target...): a GoogleTest program whose tests
-# ctest lists one by one. The label is one of unit, dist, gpu, fault, fuzz. One thread a test, since
+# ctest lists one by one. The label is one of unit, dist, gpu, fault. One thread a test, since
 # ctest runs several at once and OpenMP teams that share cores wait for each other.
 function(swiattn_test name)
   cmake_parse_arguments(ARG "" "LABEL" "SOURCES;USES" ${ARGN})

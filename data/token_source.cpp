@@ -35,7 +35,8 @@ std::unique_ptr<TokenSource> open_shard(const std::string& path,
   }
   fail(ExitCode::kData,
        "{}: there is no token shard: the file '{}.bin' does not exist. Give PREFIX for the files "
-       "PREFIX.bin and PREFIX.idx, or the path of a flat or llm.c shard with '.bin'.",
+       "PREFIX.bin and PREFIX.idx, or the path of a flat or llm.c shard with '.bin'; 'swiattn-data "
+       "tokenize' makes shards of text.",
        path, prefix);
 }
 

@@ -61,6 +61,35 @@ std::string describe_devices(const RunConfig& config, const ModelConfig& model, 
                      describe_choices(config, model, device, *backend));
 }
 
+// A line a source: how much of it there is, and how often the run goes over it.
+std::string describe_data(const RunConfig& config, const BatchStream& stream) {
+  double weights = 0.0;
+  for (const DataSource& source : config.data.sources) weights += source.weight;
+  const auto drawn = static_cast<double>(config.total_steps() * config.train.global_batch);
+  std::string text;
+  for (size_t i = 0; i < config.data.sources.size(); ++i) {
+    const DataSource& source = config.data.sources[i];
+    const int64_t samples = stream.samples(i);
+    text += fmt::format("#   data        {}: {} samples of {} tokens, read {:.3g} times\n",
+                        source.path, samples, config.data.sequence_length,
+                        drawn * source.weight / weights / static_cast<double>(samples));
+  }
+  return text;
+}
+
+std::string describe_schedule(const RunConfig& config) {
+  const int64_t steps = config.total_steps();
+  const Schedule schedule = make_schedule(config);
+  std::string text = fmt::format("#   run         {} steps = {} tokens\n", steps,
+                                 steps * config.tokens_per_step());
+  text += "#   learning rate";
+  for (const int64_t step :
+       {int64_t{1}, schedule.warmup_steps, (steps + schedule.warmup_steps) / 2, steps}) {
+    if (step >= 1) text += fmt::format("  step {}: {:.3g}", step, schedule.learning_rate(step));
+  }
+  return text + "\n";
+}
+
 }  // namespace
 
 std::string describe_dry_run(const RunConfig& config, const std::string& wanted, int ranks) {
@@ -77,8 +106,6 @@ std::string describe_dry_run(const RunConfig& config, const std::string& wanted,
   const BatchStream stream = training_stream(config, tokens, 0, ranks);
   validation_streams(config, tokens, 0, ranks);
 
-  const int64_t steps = config.total_steps();
-  const Schedule schedule = make_schedule(config);
   std::string text = print_run_config(config);
   text += "\n# Dry run\n";
   text += fmt::format("#   model       {}: {} layers, width {}, {}/{} heads of {}, vocabulary {}\n",
@@ -110,14 +137,8 @@ std::string describe_dry_run(const RunConfig& config, const std::string& wanted,
       "ranks\n",
       config.train.global_batch, config.data.sequence_length, config.tokens_per_step(),
       stream.micro_batches(), config.train.micro_batch, ranks);
-  text += fmt::format("#   run         {} steps = {} tokens\n", steps,
-                      steps * config.tokens_per_step());
-  text += "#   learning rate";
-  for (const int64_t step :
-       {int64_t{1}, schedule.warmup_steps, (steps + schedule.warmup_steps) / 2, steps}) {
-    if (step >= 1) text += fmt::format("  step {}: {:.3g}", step, schedule.learning_rate(step));
-  }
-  text += "\n";
+  text += describe_data(config, stream);
+  text += describe_schedule(config);
   for (const std::string& warning : start_warnings(config, model, device)) {
     text += fmt::format("#   warning     {}\n", warning);
   }

@@ -8,11 +8,11 @@
 namespace swiattn {
 
 // Parameters, the memory that they and the layers' activations take on each rank, how the ranks
-// compute, tokens a step, schedule, warnings and the resolved configuration, for `ranks` ranks.
-// `wanted`: cpu, cuda, or empty for a GPU if there is one; without one a program built with CUDA
-// says what a GPU would do otherwise, and refuses nothing that a GPU can do. Opens the data and the
-// model's config.json and tries run.folder, so that what is wrong with them, or with
-// attention.backend, shows here. Throws Error.
+// compute, tokens a step, samples of the data, schedule, warnings and the resolved configuration,
+// for `ranks` ranks. `wanted`: cpu, cuda, or empty for a GPU if there is one; without one a program
+// built with CUDA says what a GPU would do otherwise, and refuses nothing that a GPU can do. Opens
+// the data and the model's config.json and tries run.folder, so that what is wrong with them, or
+// with attention.backend, shows here. Throws Error.
 std::string describe_dry_run(const RunConfig& config, const std::string& wanted, int ranks);
 
 }  // namespace swiattn

@@ -53,6 +53,16 @@ std::string print_run_config(const RunConfig& config) {
 
 uint64_t hash_run_config(const RunConfig& config) { return hash_text(print_run_config(config)); }
 
+bool is_config_key(const std::string& key) {
+  RunConfig config;
+  for (const Section& section : sections_of(config)) {
+    for (const Field& field : section.fields) {
+      if (section.name + "." + field.key == key) return true;
+    }
+  }
+  return false;
+}
+
 std::vector<ConfigChange> config_changes(const RunConfig& before, const RunConfig& after) {
   RunConfig old_copy = effective(before), new_copy = effective(after);
   const std::vector<Section> old_sections = sections_of(old_copy);

@@ -258,6 +258,9 @@ std::string print_run_config(const RunConfig& config);
 // The hash of all keys.
 uint64_t hash_run_config(const RunConfig& config);
 
+// Whether there is a key "section.key".
+bool is_config_key(const std::string& key);
+
 // A key whose value differs between the configuration of a checkpoint and that of a resume.
 struct ConfigChange {
   std::string key;  // "attention.window"

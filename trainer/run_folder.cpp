@@ -27,6 +27,16 @@ RunFolder::RunFolder(FileSystem& files, std::string path, std::chrono::milliseco
   }
 }
 
+bool holds_a_run(const std::string& path) {
+  const std::string metrics = path + "/metrics.jsonl", checkpoints = path + "/checkpoints";
+  if (file_exists(metrics) && file_size(metrics, ExitCode::kConfiguration) > 0) return true;
+  if (!folder_exists(checkpoints)) return false;
+  for (const std::string& name : list_folder(checkpoints, ExitCode::kConfiguration)) {
+    if (name.starts_with("step-")) return true;
+  }
+  return false;
+}
+
 void try_run_folder(FileSystem& files, const std::string& path) {
   namespace fs = std::filesystem;
   std::error_code error;
@@ -51,15 +61,6 @@ void try_run_folder(FileSystem& files, const std::string& path) {
   attempt([&] { files.make_folders(trial / whole.lexically_relative(there)); });
   attempt([&] { files.remove_folder_tree(trial); });
   if (refusal) refuse_folder(path, *refusal);
-}
-
-bool RunFolder::holds_a_run() const {
-  if (file_exists(metrics()) && file_size(metrics(), ExitCode::kConfiguration) > 0) return true;
-  if (!folder_exists(checkpoints())) return false;
-  for (const std::string& name : list_folder(checkpoints(), ExitCode::kConfiguration)) {
-    if (name.starts_with("step-")) return true;
-  }
-  return false;
 }
 
 void RunFolder::describe(std::string_view config, std::string_view resolved_config,

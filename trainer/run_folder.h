@@ -24,9 +24,6 @@ class RunFolder {
   RunFolder(FileSystem& files, std::string path,
             std::chrono::milliseconds patience = std::chrono::seconds(5));
 
-  // Whether a run has left steps or checkpoints here.
-  bool holds_a_run() const;
-
   // Writes config.yaml as the user wrote it, config.resolved.yaml and environment.json, those of
   // the latest start. Throws FileError.
   void describe(std::string_view config, std::string_view resolved_config,
@@ -48,6 +45,9 @@ class RunFolder {
   std::string path_;
   std::optional<FolderLock> lock_;  // from the end of the constructor on
 };
+
+// Whether a run has left steps or checkpoints in a folder.
+bool holds_a_run(const std::string& path);
 
 // Throws the Error{kConfiguration} that a RunFolder of a path would throw that cannot be made or
 // written. Makes and removes nothing on the path itself, where a run may be starting: what is

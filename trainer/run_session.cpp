@@ -24,6 +24,7 @@
 #include "trainer/environment.h"
 #include "trainer/model_setup.h"
 #include "trainer/report.h"
+#include "trainer/resume_rules.h"
 #include "trainer/run_recorder.h"
 #include "trainer/run_result.h"
 #include "trainer/signals.h"
@@ -116,63 +117,13 @@ std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Communicator> ho
 }
 
 void find_checkpoint(RootFiles& root, const std::string& resume) {
-  if (resume == "never") {
-    if (!root.folder.holds_a_run()) return;
-    fail(ExitCode::kConfiguration,
-         "{} holds a run already and --resume never was given; choose another run.folder, or leave "
-         "--resume out to go on with it.",
-         root.folder.path());
-  }
-  if (resume == "auto") {
-    root.store.remove_leftovers();
-    root.checkpoint = root.store.newest_valid();
+  if (resume == "never") return refuse_run_in(root.folder.path());
+  if (resume != "auto") {
+    root.checkpoint = named_checkpoint(resume, root.folder.path(), CheckpointTest::kHashes);
     return;
   }
-  root.checkpoint.emplace(resume, CheckpointTest::kHashes);
-  const std::filesystem::path folder = std::filesystem::weakly_canonical(resume).parent_path();
-  if (root.folder.holds_a_run() &&
-      folder != std::filesystem::weakly_canonical(root.folder.checkpoints())) {
-    fail(ExitCode::kConfiguration,
-         "{} holds a run already, and {} is not one of its checkpoints; choose another run.folder "
-         "for a run that goes on from there.",
-         root.folder.path(), resume);
-  }
-}
-
-// --allow-change does not reach these.
-bool is_part_of_model(const ConfigChange& change) {
-  return change.key == "model.rope_scaling" || change.key == "model.architecture";
-}
-
-// What differs from the configuration that the checkpoint was saved under. Refuses to go on under
-// one that would change what the remaining steps compute, naming every key that does.
-std::vector<ConfigChange> compare_configs(const SavedCheckpoint& checkpoint,
-                                          const RunConfig& config,
-                                          const std::vector<std::string>& allowed) {
-  std::vector<ConfigChange> changes = config_changes(read_saved_config(checkpoint), config);
-  std::vector<std::string> refused, in_model, flags;
-  for (const ConfigChange& change : changes) {
-    const bool is_allowed = std::find(allowed.begin(), allowed.end(), change.key) != allowed.end();
-    if (!is_part_of_model(change) && (is_allowed || !change.alters_training)) continue;
-    refused.push_back(
-        fmt::format("{} was {} and is {} now", change.key, change.before, change.after));
-    if (is_part_of_model(change)) {
-      in_model.push_back(change.key);
-    } else {
-      flags.push_back("--allow-change " + change.key);
-    }
-  }
-  if (refused.empty()) return changes;
-  std::string text = fmt::format(
-      "{} was saved under another configuration, and the remaining steps would compute something "
-      "else: {}. Set that back, or start a new run with model.init_from",
-      checkpoint.folder(), fmt::join(refused, "; "));
-  if (!flags.empty()) text += fmt::format("; {} accepts a change", fmt::join(flags, " "));
-  text += ".";
-  for (const std::string& key : in_model) {
-    text += fmt::format(" {} is part of the model, and --allow-change does not reach it.", key);
-  }
-  throw Error(ExitCode::kConfiguration, text);
+  root.store.remove_leftovers();
+  root.checkpoint = root.store.newest_valid();
 }
 
 void describe_run(const TrainArguments& arguments, RootFiles& root, const Surroundings& s) {

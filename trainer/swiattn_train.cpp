@@ -7,6 +7,7 @@
 #include "parallel/agreement.h"
 #include "parallel/torch_errors.h"
 #include "trainer/dry_run.h"
+#include "trainer/resume_rules.h"
 #include "trainer/run_config.h"
 #include "trainer/run_session.h"
 
@@ -36,8 +37,8 @@ void add_options(CLI::App& app, Options& options) {
       ->check(CLI::IsMember({"cpu", "cuda"}));
   CLI::Option* dry_run = app.add_flag(
       "--dry-run", options.dry_run,
-      "Check model, data and configuration, print what the run would be, and stop; on a "
-      "machine without a GPU, say what would be different on one");
+      "Check model, data, configuration and the run folder, print what the run would be and where "
+      "it would begin, and stop; on a machine without a GPU, say what would be different on one");
   app.add_option("--ranks", options.ranks, "With --dry-run: how many ranks the run will have")
       ->check(CLI::Range(1, 1'000'000))
       ->needs(dry_run);
@@ -52,6 +53,14 @@ void add_options(CLI::App& app, Options& options) {
       "75 stopped by a signal after saving.");
 }
 
+std::string dry_run(const RunConfig& config, const Options& options) {
+  return with_torch_errors([&] {
+    const TrainArguments& train = options.train;
+    const std::string start = describe_start(config, train.resume, train.allowed_changes);
+    return describe_dry_run(config, train.device, options.ranks) + start;
+  });
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Trains a full-attention language model into a Switch Attention hybrid.",
                "swiattn-train");
@@ -62,6 +71,11 @@ int run(int argc, char** argv) {
     std::cout << config_reference_markdown();
     return 0;
   }
+  for (const std::string& key : options.train.allowed_changes) {
+    if (is_config_key(key)) continue;
+    fail(ExitCode::kConfiguration,
+         "--allow-change {}: there is no such key; docs/config-reference.md lists them all.", key);
+  }
   options.train.overrides = app.remaining();  // whatever CLI11 does not know
   options.train.command_line.assign(argv, argv + argc);
   if (options.train.config_path.empty()) {
@@ -70,10 +84,7 @@ int run(int argc, char** argv) {
   }
   if (options.print_config || options.dry_run) {
     const RunConfig config = read_run_config(options.train.config_path, options.train.overrides);
-    std::cout << with_torch_errors([&] {
-      return options.dry_run ? describe_dry_run(config, options.train.device, options.ranks)
-                             : print_run_config(config);
-    });
+    std::cout << (options.dry_run ? dry_run(config, options) : print_run_config(config));
     return 0;
   }
   MpiSession mpi;

@@ -5,6 +5,7 @@ set -euo pipefail
 
 # A relative path is one of the folder that the caller is in.
 SWIATTN_DEPS=$(realpath -m "${SWIATTN_DEPS:-$HOME/.cache/swiattn}")
+script=$(realpath "$0")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export SWIATTN_DEPS
 torch_version=2.11.0
@@ -19,6 +20,13 @@ warn() { printf 'warning: %s\n' "$*" >&2; }
 die() {
   printf 'error: %s\n' "$*" >&2
   exit 1
+}
+
+# offer_help "$@": with -h or --help a script prints the comment at its head and ends.
+offer_help() {
+  [[ ${1:-} == -h || ${1:-} == --help ]] || return 0
+  sed -n '2,/^# shellcheck/p' "$script" | sed '$d; s/^# \{0,1\}//'
+  exit
 }
 
 have() { command -v "$1" >/dev/null 2>&1; }

@@ -60,13 +60,26 @@ void fail_without_weights(const std::string& path) {
                : " A model folder in the Hugging Face format is expected.");
 }
 
+void fail_without_config(const std::string& path) {
+  const bool is_run = folder_exists(path + "/checkpoints");
+  fail(ExitCode::kCheckpoint, "'{}' has no config.json. {}", path,
+       is_run ? fmt::format("It is the folder of a run: give '{0}/hybrid', which is there when the "
+                            "run has ended, or a folder in '{0}/checkpoints'.",
+                            path)
+              : "A model folder in the Hugging Face format is expected.");
+}
+
 }  // namespace
 
 HfFolder::HfFolder(std::string path) : path_(std::move(path)) {
   if (!folder_exists(path_)) {
-    fail(ExitCode::kCheckpoint, "'{}' is not a folder; a Hugging Face model folder is expected.",
-         path_);
+    fail(
+        ExitCode::kCheckpoint,
+        "'{}' is not a folder; a Hugging Face model folder on this machine is expected. Names on a "
+        "hub are not fetched, and a relative path begins in the current folder.",
+        path_);
   }
+  if (!file_exists(path_ + "/config.json")) fail_without_config(path_);
   config_ = read_model_config(path_ + "/config.json");
   const std::string index = path_ + "/" + kIndex;
   if (file_exists(path_ + "/" + kSingle)) {

@@ -46,11 +46,13 @@ void add_flags(CLI::App& command, ScoringOptions& options) {
   tokens->excludes(texts);
   command.add_option("--tokenizer", options.documents.tokenizer,
                      "Of --text; default: the one in the model's folder");
-  command.add_option("--sequence-length", options.sequence_length,
-                     "Longest context, in tokens; longer documents are cut (default 4K)");
+  command.add_option(
+      "--sequence-length", options.sequence_length,
+      "Longest context, in tokens, K being 1,024; longer documents are cut (default 4K)");
   command.add_option("--stride", options.stride,
                      "New tokens a cut predicts, the rest being context (default: the length)");
-  command.add_option("--limit", options.limit, "Stop after so many tokens (default: read all)");
+  command.add_option("--limit", options.limit,
+                     "Stop after so many tokens, K being 1,000 (default: read all)");
   command
       .add_option("--mode", options.attention.mode,
                   "Attend in this mode instead of the model's own")

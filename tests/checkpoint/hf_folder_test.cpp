@@ -1,5 +1,7 @@
 #include "checkpoint/hf_folder.h"
 
+#include <filesystem>
+
 #include "tests/base/expect_error.h"
 #include "tests/checkpoint/model_fixture.h"
 
@@ -52,6 +54,14 @@ TEST(HfFolder, MixedTypesAreOnlyKeptByFloat32) {
     norm = {TensorType::kF32, norm.shape, std::string(norm.bytes.size() * 2, '\0')};
   });
   EXPECT_EQ(HfFolder(path).dtype(), "float32");
+}
+
+TEST(HfFolder, SaysWhatTheFolderOfARunHasInstead) {
+  const TemporaryFolder folder;
+  EXPECT_THAT(refusal(folder.file("none")), HasSubstr("Names on a hub are not fetched"));
+  EXPECT_THAT(refusal(folder.path()), HasSubstr("has no config.json. A model folder"));
+  std::filesystem::create_directories(folder.file("checkpoints"));
+  EXPECT_THAT(refusal(folder.path()), HasSubstr("'" + folder.path() + "/hybrid'"));
 }
 
 TEST_F(ShardedFolder, FindsEveryTensorInItsShard) {

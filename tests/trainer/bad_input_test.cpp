@@ -225,6 +225,15 @@ TEST_F(DryRunTest, CountsForTheRanksThatAreAskedFor) {
   EXPECT_NE(three.output.find("global_batch"), std::string::npos) << three.output;
 }
 
+TEST_F(DryRunTest, SaysHowOftenTheDataIsRead) {
+  const std::string path = folder_.file("tokens.bin");
+  const auto samples = (static_cast<int64_t>(std::filesystem::file_size(path)) / 2 - 1) / 32;
+  const ProgramResult result = dry_run("--device cpu");
+  const std::string expected = fmt::format("{}: {} samples of 32 tokens, read {:.3g} times", path,
+                                           samples, 2000.0 / static_cast<double>(samples));
+  EXPECT_NE(result.output.find(expected), std::string::npos) << expected << result.output;
+}
+
 TEST_F(DryRunTest, RefusesWhatNoDeviceCanDoOrTheOneAskedForCannot) {
   for (const char* flags : {"--attention.backend=fused --model.compute=float32",
                             "--attention.backend=fused --device cpu"}) {

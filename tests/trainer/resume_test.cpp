@@ -185,6 +185,9 @@ TEST(ResumeRulesTest, AChangeOfTheMathematicsIsRefusedByName) {
   EXPECT_EQ(refused.code, 2);
   EXPECT_NE(refused.output.find("attention.window"), std::string::npos) << refused.output;
   EXPECT_NE(refused.output.find("--allow-change"), std::string::npos) << refused.output;
+  const ProgramResult misspelt = run.train("run", "--allow-change attention.windw");
+  EXPECT_EQ(misspelt.code, 2);
+  EXPECT_NE(misspelt.output.find("attention.windw: there is no such key"), std::string::npos);
 }
 
 TEST(ResumeRulesTest, AllChangesOfTheMathematicsAreNamedTogether) {
@@ -241,6 +244,29 @@ TEST(ResumeRulesTest, NeverRefusesAFolderWithARun) {
   ASSERT_EQ(run.train("run", "--resume never").code, 0);
   const ProgramResult refused = run.train("run", "--resume never");
   EXPECT_EQ(refused.code, 2) << refused.output;
+}
+
+TEST(ResumeRulesTest, ADryRunSaysWhereAStartWouldBeginAndRefusesWhatItWould) {
+  const SmallRun run(1);
+  const auto expect = [&](const std::string& flags, int code, const std::string& words) {
+    const ProgramResult result = run.train("run", "--dry-run " + flags);
+    EXPECT_EQ(result.code, code) << flags << result.output;
+    EXPECT_NE(result.output.find(words), std::string::npos) << flags << result.output;
+  };
+  expect("", 0, "starts      from the beginning");
+  EXPECT_FALSE(folder_exists(run.folder("run")));
+  ASSERT_EQ(run.train("run").code, 0);
+  const std::string newest = fmt::format("{}/checkpoints/step-{:08}", run.folder("run"), kSteps);
+  expect("", 0, fmt::format("starts      no more: {} has all {} steps", run.folder("run"), kSteps));
+  expect(fmt::format("--train.steps={} --allow-change train.steps", kSteps + 3), 0,
+         fmt::format("goes on     after step {}, from {}", kSteps, newest));
+  expect("--regularizer.gamma=0.1", 2, "regularizer.gamma was");
+  expect("--regularizer.gamma=0.1 --allow-change regularizer.gamma", 0, "no more");
+  expect("--resume never", 2, "holds a run already");
+  expect("--resume nowhere", 4, "nowhere, which is no folder");
+  std::filesystem::resize_file(newest + "/model.safetensors", 100);
+  expect("--resume " + newest, 4, "model.safetensors");
+  expect("", 0, "goes on     after step");
 }
 
 TEST(ResumeRulesTest, ADamagedNewestCheckpointFallsBackToTheOneBefore) {

@@ -159,15 +159,15 @@ TEST_F(RunFolderTest, ATrialGoesWrongWithTheFileSystem) {
 
 TEST_F(RunFolderTest, KnowsWhetherItHoldsARun) {
   const auto run = open();
-  EXPECT_FALSE(run->holds_a_run());
+  EXPECT_FALSE(holds_a_run(run->path()));
   write_file(run->metrics(), "");
   fs::create_directory(run->checkpoints());
-  EXPECT_FALSE(run->holds_a_run());
+  EXPECT_FALSE(holds_a_run(run->path()));
   fs::create_directory(run->checkpoints() + "/step-00000001.corrupt");
-  EXPECT_TRUE(run->holds_a_run());
+  EXPECT_TRUE(holds_a_run(run->path()));
   fs::remove_all(run->checkpoints());
   write_file(run->metrics(), "{}\n");
-  EXPECT_TRUE(run->holds_a_run());
+  EXPECT_TRUE(holds_a_run(run->path()));
 }
 
 TEST_F(RunFolderTest, KeepsConfigurationAndEnvironment) {

@@ -1,0 +1,129 @@
+#include "trainer/resume_rules.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <exception>
+#include <filesystem>
+#include <functional>
+#include <optional>
+
+#include "base/error.h"
+#include "base/file_system.h"
+#include "checkpoint/checkpoint_names.h"
+#include "trainer/run_folder.h"
+#include "trainer/training_checkpoint.h"
+
+namespace swiattn {
+namespace {
+
+std::string checkpoints_of(const std::string& run_folder) { return run_folder + "/checkpoints"; }
+
+// --allow-change does not reach these.
+bool is_part_of_model(const ConfigChange& change) {
+  return change.key == "model.rope_scaling" || change.key == "model.architecture";
+}
+
+// The newest whose sizes are right, as far as there are any. Throws what is wrong with the newest
+// where all are damaged.
+std::optional<SavedCheckpoint> newest_checkpoint(const std::string& folder) {
+  std::vector<int64_t> steps;
+  if (folder_exists(folder)) {
+    for (const std::string& name : list_folder(folder, ExitCode::kCheckpoint)) {
+      if (const auto step = step_of_folder_name(name)) steps.push_back(*step);
+    }
+  }
+  std::sort(steps.begin(), steps.end(), std::greater<>());
+  std::exception_ptr damage;
+  for (const int64_t step : steps) {
+    try {
+      return SavedCheckpoint(folder + "/" + checkpoint_folder_name(step), CheckpointTest::kSizes);
+    } catch (const Error&) {
+      if (!damage) damage = std::current_exception();
+    }
+  }
+  if (damage) std::rethrow_exception(damage);
+  return std::nullopt;
+}
+
+std::optional<SavedCheckpoint> look_for_checkpoint(const std::string& run_folder,
+                                                   const std::string& resume) {
+  if (resume == "auto") return newest_checkpoint(checkpoints_of(run_folder));
+  if (resume != "never") return named_checkpoint(resume, run_folder, CheckpointTest::kSizes);
+  refuse_run_in(run_folder);
+  return std::nullopt;
+}
+
+}  // namespace
+
+void refuse_run_in(const std::string& run_folder) {
+  if (!holds_a_run(run_folder)) return;
+  fail(ExitCode::kConfiguration,
+       "{} holds a run already and --resume never was given; choose another run.folder, or leave "
+       "--resume out to go on with it.",
+       run_folder);
+}
+
+SavedCheckpoint named_checkpoint(const std::string& path, const std::string& run_folder,
+                                 CheckpointTest test) {
+  if (!folder_exists(path)) {
+    fail(ExitCode::kCheckpoint,
+         "--resume names {}, which is no folder; give auto, never, or the folder of a checkpoint, "
+         "such as {}.",
+         path, checkpoints_of(run_folder) + "/" + checkpoint_folder_name(500));
+  }
+  SavedCheckpoint checkpoint(path, test);
+  const std::filesystem::path folder = std::filesystem::weakly_canonical(path).parent_path();
+  if (holds_a_run(run_folder) &&
+      folder != std::filesystem::weakly_canonical(checkpoints_of(run_folder))) {
+    fail(ExitCode::kConfiguration,
+         "{} holds a run already, and {} is not one of its checkpoints; choose another run.folder "
+         "for a run that goes on from there.",
+         run_folder, path);
+  }
+  return checkpoint;
+}
+
+std::vector<ConfigChange> compare_configs(const SavedCheckpoint& checkpoint,
+                                          const RunConfig& config,
+                                          const std::vector<std::string>& allowed) {
+  std::vector<ConfigChange> changes = config_changes(read_saved_config(checkpoint), config);
+  std::vector<std::string> refused, in_model, flags;
+  for (const ConfigChange& change : changes) {
+    const bool is_allowed = std::find(allowed.begin(), allowed.end(), change.key) != allowed.end();
+    if (!is_part_of_model(change) && (is_allowed || !change.alters_training)) continue;
+    refused.push_back(
+        fmt::format("{} was {} and is {} now", change.key, change.before, change.after));
+    if (is_part_of_model(change)) {
+      in_model.push_back(change.key);
+    } else {
+      flags.push_back("--allow-change " + change.key);
+    }
+  }
+  if (refused.empty()) return changes;
+  std::string text = fmt::format(
+      "{} was saved under another configuration, and the remaining steps would compute something "
+      "else: {}. Set that back, or start a new run with model.init_from",
+      checkpoint.folder(), fmt::join(refused, "; "));
+  if (!flags.empty()) text += fmt::format("; {} accepts a change", fmt::join(flags, " "));
+  text += ".";
+  for (const std::string& key : in_model) {
+    text += fmt::format(" {} is part of the model, and --allow-change does not reach it.", key);
+  }
+  throw Error(ExitCode::kConfiguration, text);
+}
+
+std::string describe_start(const RunConfig& config, const std::string& resume,
+                           const std::vector<std::string>& allowed) {
+  const auto checkpoint = look_for_checkpoint(config.run.folder, resume);
+  if (!checkpoint) return "#   starts      from the beginning\n";
+  compare_configs(*checkpoint, config, allowed);
+  if (checkpoint->step() >= config.total_steps()) {
+    return fmt::format("#   starts      no more: {} has all {} steps\n", config.run.folder,
+                       config.total_steps());
+  }
+  return fmt::format("#   goes on     after step {}, from {}\n", checkpoint->step(),
+                     checkpoint->folder());
+}
+
+}  // namespace swiattn
