@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <exception>
 #include <filesystem>
-#include <functional>
 #include <optional>
 
 #include "base/error.h"
@@ -27,13 +26,8 @@ bool is_part_of_model(const ConfigChange& change) {
 // The newest whose sizes are right, as far as there are any. Throws what is wrong with the newest
 // where all are damaged.
 std::optional<SavedCheckpoint> newest_checkpoint(const std::string& folder) {
-  std::vector<int64_t> steps;
-  if (folder_exists(folder)) {
-    for (const std::string& name : list_folder(folder, ExitCode::kCheckpoint)) {
-      if (const auto step = step_of_folder_name(name)) steps.push_back(*step);
-    }
-  }
-  std::sort(steps.begin(), steps.end(), std::greater<>());
+  std::vector<int64_t> steps = saved_steps(folder);
+  std::reverse(steps.begin(), steps.end());
   std::exception_ptr damage;
   for (const int64_t step : steps) {
     try {

@@ -1,11 +1,9 @@
 #include "trainer/run_session.h"
 
-#include <ATen/Context.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/ranges.h>
 #include <torch/headeronly/version.h>
 
-#include <algorithm>
 #include <cmath>
 #include <filesystem>
 

@@ -1,5 +1,6 @@
 #include "checkpoint/checkpoint_names.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "base/error.h"
@@ -25,6 +26,16 @@ std::optional<int64_t> step_of_folder_name(std::string_view name) {
     return std::nullopt;
   }
   return step;
+}
+
+std::vector<int64_t> saved_steps(const std::string& checkpoints) {
+  std::vector<int64_t> steps;
+  if (!folder_exists(checkpoints)) return steps;
+  for (const std::string& name : list_folder(checkpoints, ExitCode::kCheckpoint)) {
+    if (const std::optional<int64_t> step = step_of_folder_name(name)) steps.push_back(*step);
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
 }
 
 std::string temporary_name(int64_t step) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/file_system.h"
 #include "base/log.h"
@@ -16,6 +17,10 @@ std::string checkpoint_folder_name(int64_t step);
 
 // The reverse, for exactly the names that checkpoint_folder_name gives.
 std::optional<int64_t> step_of_folder_name(std::string_view name);
+
+// The steps of all folders in `checkpoints` that are named so, in order, whole or not; none where
+// that folder is missing.
+std::vector<int64_t> saved_steps(const std::string& checkpoints);
 
 // "step-00000500.tmp.<32 random hexadecimal digits>": being written, or being removed.
 std::string temporary_name(int64_t step);

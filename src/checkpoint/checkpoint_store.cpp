@@ -122,15 +122,7 @@ void CheckpointStore::remove_leftover(const std::string& leftover) {
   }
 }
 
-std::vector<int64_t> CheckpointStore::steps() const {
-  std::vector<int64_t> steps;
-  if (!folder_exists(folder_)) return steps;
-  for (const std::string& name : list_folder(folder_, ExitCode::kCheckpoint)) {
-    if (const std::optional<int64_t> step = step_of_folder_name(name)) steps.push_back(*step);
-  }
-  std::sort(steps.begin(), steps.end());
-  return steps;
-}
+std::vector<int64_t> CheckpointStore::steps() const { return saved_steps(folder_); }
 
 std::string CheckpointStore::path(int64_t step) const {
   return folder_ + "/" + checkpoint_folder_name(step);

@@ -231,10 +231,10 @@ inline void key_gradient(const Implementation& kernels, const Batch& batch, cons
 }
 
 inline void query_gradient(const Implementation& kernels, const Batch& batch, const Rows& rows,
-                           GradientSum mode, const at::Tensor& grad_qkv) {
+                           GradientSum sum, const at::Tensor& grad_qkv) {
   kernels.query_gradient(
       {rows.view(), batch.key_values(), batch.shape.queries(grad_qkv).mutable_data_ptr(),
-       grad_qkv.stride(0), mode == GradientSum::kAdd},
+       grad_qkv.stride(0), sum == GradientSum::kAdd},
       current_stream());
 }
 

@@ -23,8 +23,8 @@ class HandingBackend : public AttentionBackend {
 
   void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv, const Attended& final,
                 const at::Tensor& rows, const DocumentLayout& layout, const AttentionShape& shape,
-                const at::Tensor& grad_qkv, GradientSum mode) const override {
-    backend_->backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, mode);
+                const at::Tensor& grad_qkv, GradientSum sum) const override {
+    backend_->backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, sum);
   }
 
  private:

@@ -92,9 +92,9 @@ class CountingBackend final : public AttentionBackend {
 
   void backward(Band band, const at::Tensor& grad_out, const at::Tensor& qkv, const Attended& final,
                 const at::Tensor& rows, const DocumentLayout& layout, const AttentionShape& shape,
-                const at::Tensor& grad_qkv, GradientSum mode) const override {
+                const at::Tensor& grad_qkv, GradientSum sum) const override {
     ++counts_.backward;
-    backend_->backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, mode);
+    backend_->backward(band, grad_out, qkv, final, rows, layout, shape, grad_qkv, sum);
   }
 
  private:
