@@ -151,6 +151,12 @@ class Worker {
     const int s = step % kStages;
     hopper::wait(&shared_.full[s], (step / kStages) & 1);
     const RowTile& rows = shared_.rows[s];
+    if (none_visible(rows)) {
+      turns.take();
+      turns.pass();
+      hopper::arrive(&shared_.empty[s]);
+      return;
+    }
     const uint32_t query = shared_address(shared_.stage[s].query);
     const uint32_t grad_out = shared_address(shared_.stage[s].grad_out);
     const uint32_t own_keys = static_cast<uint32_t>(group_) * 64 * kBoxRow;
@@ -182,6 +188,14 @@ class Worker {
     hopper::commit_products();
     hopper::wait_products<0>();
     hopper::arrive(&shared_.empty[s]);  // each for what it has read itself
+  }
+
+  // Whether no row of the tile sees a key of this warpgroup, as happens at either end of a window.
+  // Rows past the end of a list have no last key.
+  __device__ bool none_visible(const RowTile& rows) const {
+    const int first = key_begin_ + 64 * group_;
+    const int last_seen = rows.last_key[kRows - 1];
+    return rows.first_key[0] > first + 63 || (last_seen >= 0 && last_seen < first);
   }
 
   __device__ bool all_visible(const RowTile& rows) const {

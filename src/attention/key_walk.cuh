@@ -25,12 +25,14 @@ struct Sight {
   int first_key[2], last_key[2];
   int all_see_from, all_see_to;  // keys that every row of the warpgroup sees
 
-  // Sets what a row does not see in scores [64, kWalkKeys] from `key` on.
-  __device__ void mask(float (&scores)[kWalkKeys / 2], int key, float unseen) const {
-    if (key >= all_see_from && key + kWalkKeys - 1 <= all_see_to) return;
+  // Sets what a row does not see in scores [64, keys] from `key` on.
+  template <int kSums>
+  __device__ void mask(float (&scores)[kSums], int key, float unseen) const {
+    constexpr int kKeys = 2 * kSums;
+    if (key >= all_see_from && key + kKeys - 1 <= all_see_to) return;
     const Fragment at;
 #pragma unroll
-    for (int j = 0; j < kWalkKeys / 8; ++j) {
+    for (int j = 0; j < kKeys / 8; ++j) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const int column = key + at.column(j, e);

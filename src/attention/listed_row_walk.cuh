@@ -35,6 +35,7 @@ struct OwnRows {
   int index[2];  // in the list
   int token[2];  // -1: none
   Sight sight;
+  int some_see_from, some_see_to;  // outside of these keys no row of the warpgroup sees any
 
   __device__ OwnRows(const RowList& list, const RowWalk& walk) {
     const Fragment at;
@@ -52,6 +53,13 @@ struct OwnRows {
     const bool whole = begin + 64 <= end;
     sight.all_see_from = whole ? list.first_key[begin + 63] : INT_MAX;
     sight.all_see_to = whole ? list.last_key[begin] : -1;
+    const bool any = begin < end;
+    some_see_from = any ? list.first_key[begin] : INT_MAX;
+    some_see_to = any ? list.last_key[min(begin + 64, end) - 1] : -1;
+  }
+
+  __device__ bool some_see(int key, int keys) const {
+    return key <= some_see_to && key + keys > some_see_from;
   }
 };
 

@@ -56,16 +56,43 @@ class Worker {
   }
 
  private:
+  // At the ends of a window a warpgroup's rows see half of a step's keys or none, as the rows of
+  // the other one see the rest.
   __device__ void visit(int step, Turns& turns) {
+    constexpr int kHalf = kWalkKeys / 2;
+    const int key = walk_.first_key(step);
+    const bool first = rows_.some_see(key, kHalf), second = rows_.some_see(key + kHalf, kHalf);
+    if (first && second) {
+      visit_keys<kWalkKeys>(step, 0, turns);
+    } else if (first || second) {
+      visit_keys<kHalf>(step, first ? 0 : kHalf, turns);
+    } else {
+      leave_out(step, turns);
+    }
+  }
+
+  __device__ void leave_out(int step, Turns& turns) {
+    turns.take();
+    turns.pass();
+    shared_.keys.key().wait(step);
+    shared_.keys.key().release(step);
+    shared_.keys.value().wait(step);
+    shared_.keys.value().release(step);
+  }
+
+  // kKeys of a step, those from the one of this index on.
+  template <int kKeys>
+  __device__ void visit_keys(int step, int index, Turns& turns) {
     const uint32_t own_rows = static_cast<uint32_t>(computing_group()) * 64 * kBoxRow;
-    float scores[kWalkKeys / 2], grad_scores[kWalkKeys / 2];
-    const uint32_t key = shared_.keys.key().wait(step);
+    const uint32_t own_keys = static_cast<uint32_t>(index) * kBoxRow;
+    float scores[kKeys / 2], grad_scores[kKeys / 2];
+    const uint32_t key = shared_.keys.key().wait(step) + own_keys;
     turns.take();
     hopper::begin_products();
     multiply_nt<kHeadDim, kWalkRows, kWalkKeys>(scores, shared_address(shared_.query) + own_rows,
                                                 key);
     hopper::commit_products();
-    const uint32_t value = shared_.keys.value().wait(step);
+    const uint32_t value = shared_.keys.value().wait(step) + own_keys;
     hopper::begin_products();
     multiply_nt<kHeadDim, kWalkRows, kWalkKeys>(grad_scores,
                                                 shared_address(shared_.grad_out) + own_rows, value);
@@ -74,17 +101,17 @@ class Worker {
     hopper::wait_products<1>();
     const float scale = a_.keys.scale * kLog2E;
 #pragma unroll
-    for (int i = 0; i < kWalkKeys / 2; ++i) {
+    for (int i = 0; i < kKeys / 2; ++i) {
       scores[i] = exp2_approximate(scores[i] * scale - lse_[i % 4 / 2]);
     }
-    rows_.sight.mask(scores, walk_.first_key(step), 0.0F);
+    rows_.sight.mask(scores, walk_.first_key(step) + index, 0.0F);
     hopper::wait_products<0>();
     shared_.keys.value().release(step);
 #pragma unroll
-    for (int i = 0; i < kWalkKeys / 2; ++i) {
+    for (int i = 0; i < kKeys / 2; ++i) {
       grad_scores[i] = scores[i] * (grad_scores[i] - delta_[i % 4 / 2]);
     }
-    uint32_t left[kWalkKeys / 16][4];
+    uint32_t left[kKeys / 16][4];
     pack_operand(grad_scores, left);
     hopper::begin_products();
     multiply_nn<kHeadDim, kWalkKeys>(grad_query_, left, key);

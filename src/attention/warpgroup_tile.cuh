@@ -73,9 +73,9 @@ __device__ inline void pack_operand(const float (&product)[8 * kSteps],
 }
 
 // sum [64, n] = left [64, D] right [n, D]^T. `left` is the address of the first of the 64 rows
-// among kLeftRows, `right` of n = kRightRows.
-template <int kHeadDim, int kLeftRows, int kRightRows>
-__device__ inline void multiply_nt(float (&sum)[kRightRows / 2], uint32_t left, uint32_t right) {
+// among kLeftRows, `right` that of the first of the n rows among kRightRows.
+template <int kHeadDim, int kLeftRows, int kRightRows, int kSums>
+__device__ inline void multiply_nt(float (&sum)[kSums], uint32_t left, uint32_t right) {
 #pragma unroll
   for (int k = 0; k < kHeadDim / 16; ++k) {
     const uint32_t column = k % 4 * 32;
@@ -85,14 +85,15 @@ __device__ inline void multiply_nt(float (&sum)[kRightRows / 2], uint32_t left, 
   }
 }
 
-// sum [64, D] += left [64, kRows] right [kRows, D], `left` in registers.
-template <int kHeadDim, int kRows>
-__device__ inline void multiply_nn(float (&sum)[kHeadDim / 2],
-                                   const uint32_t (&left)[kRows / 16][4], uint32_t right) {
+// sum [64, D] += left [64, 16 kSteps] right [16 kSteps, D], `left` in registers. `right` is the
+// address of the first of its rows among kRightRows.
+template <int kHeadDim, int kRightRows, int kSteps>
+__device__ inline void multiply_nn(float (&sum)[kHeadDim / 2], const uint32_t (&left)[kSteps][4],
+                                   uint32_t right) {
 #pragma unroll
-  for (int k = 0; k < kRows / 16; ++k) {
+  for (int k = 0; k < kSteps; ++k) {
     hopper::multiply<hopper::kAcrossSum>(
-        sum, left[k], hopper::operand(right + k * kSum16, kRows * kBoxRow), true);
+        sum, left[k], hopper::operand(right + k * kSum16, kRightRows * kBoxRow), true);
   }
 }
 
