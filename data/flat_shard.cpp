@@ -40,7 +40,8 @@ int32_t require_eos(const std::string& name, const ShardInfo& info,
   if (info.eos_id) return *info.eos_id;
   fail(ExitCode::kData,
        "{}: this shard has no index, so the id of the token that ends a document must be known. "
-       "Give eos_id with the source in data.sources, or write it into a side file.",
+       "Give eos_id with the source in data.sources (swiattn-data: --eos-id), or write it into a "
+       "side file.",
        name);
 }
 

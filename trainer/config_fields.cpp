@@ -399,8 +399,9 @@ std::vector<Field> fields_of(NumericsSection& numerics) {
             kFree,
             "The same bits from the same binary, data and machine. auto: true on the CPU, and on a "
             "GPU where it is known to cost at most 5 %: with our own kernels (attention.backend "
-            "auto or fused, bfloat16, heads of 64 or 128) in attention.mode switch, and on an H100 "
-            "or H200 in mode window, or with sequences up to 4K."),
+            "auto or fused, bfloat16, heads of 64 or 128) in attention.mode switch, and, on an "
+            "H100 or H200 alone, in mode window with windows up to 4K, or with sequences up to "
+            "4K."),
   };
 }
 

@@ -10,7 +10,7 @@ Made by `swiattn-train --print-reference` from the definitions in `trainer/`; do
 
 A run is described by one YAML file of sections. Every key can be set on the command line too, as
 `--section.key=value` with the value in YAML: `--attention.full_layers=[4,8]`,
-`--data.sources='[{path: data/books}]'`. Defaults give way to the file, the file to the command line.
+`--data.sources='[{path: shards/books}]'`. Defaults give way to the file, the file to the command line.
 `swiattn-train --print-config` prints the result.
 
 - Whole numbers may have a unit: `20B`, `1.5M`, `1e6`. K, M, B and T are powers of 1000; in

@@ -56,9 +56,9 @@ std::string describe_devices(const RunConfig& config, const ModelConfig& model, 
                              bool gpu_is_missing, int ranks) {
   const auto backend = attention_backend(config, device);
   if (!gpu_is_missing) return describe_computing(config, model, device, ranks, *backend);
-  return fmt::format("on this machine, which has no GPU: {}\n#               on a GPU: {}",
-                     describe_cpu(config, model, ranks),
-                     describe_choices(config, model, device, *backend));
+  return fmt::format(
+      "on this machine, which has no GPU: {}\n#               on an H100 or H200: {}",
+      describe_cpu(config, model, ranks), describe_choices(config, model, device, *backend));
 }
 
 // A line a source: how much of it there is, and how often the run goes over it.
@@ -77,6 +77,17 @@ std::string describe_data(const RunConfig& config, const BatchStream& stream) {
   return text;
 }
 
+std::string describe_start(const RunConfig& config,
+                           const std::optional<SavedCheckpoint>& checkpoint) {
+  if (!checkpoint) return "#   starts      from the beginning\n";
+  if (checkpoint->step() >= config.total_steps()) {
+    return fmt::format("#   trains      no more: {} is of the last step, {}\n",
+                       checkpoint->folder(), checkpoint->step());
+  }
+  return fmt::format("#   goes on     after step {}, from {}\n", checkpoint->step(),
+                     checkpoint->folder());
+}
+
 std::string describe_schedule(const RunConfig& config) {
   const int64_t steps = config.total_steps();
   const Schedule schedule = make_schedule(config);
@@ -92,11 +103,14 @@ std::string describe_schedule(const RunConfig& config) {
 
 }  // namespace
 
-std::string describe_dry_run(const RunConfig& config, const std::string& wanted, int ranks) {
+std::string describe_dry_run(const RunConfig& config,
+                             const std::optional<SavedCheckpoint>& checkpoint,
+                             const std::string& wanted, int ranks) {
   const c10::Device chosen = choose_device(wanted, 0);
   const bool gpu_is_missing = kForGpus && wanted.empty() && chosen.is_cpu();
   const c10::Device device = gpu_is_missing ? c10::Device(c10::kCUDA, 0) : chosen;
-  const ModelConfig model = starting_model_config(config);
+  const ModelConfig model = checkpoint ? read_model_config(checkpoint->path("config.json"))
+                                       : starting_model_config(config);
   const std::string devices = describe_devices(config, model, device, gpu_is_missing, ranks);
   try_run_folder(FileSystem::posix(), config.run.folder);
   const std::vector<ParameterUnit> units = parameter_table(model, has_router(config));
@@ -142,7 +156,7 @@ std::string describe_dry_run(const RunConfig& config, const std::string& wanted,
   for (const std::string& warning : start_warnings(config, model, device)) {
     text += fmt::format("#   warning     {}\n", warning);
   }
-  return text;
+  return text + describe_start(config, checkpoint);
 }
 
 }  // namespace swiattn

@@ -1,18 +1,23 @@
 // What a run would be, without its folder or the model's weights.
 #pragma once
 
+#include <optional>
 #include <string>
 
+#include "checkpoint/saved_checkpoint.h"
 #include "trainer/run_config.h"
 
 namespace swiattn {
 
 // Parameters, the memory that they and the layers' activations take on each rank, how the ranks
 // compute, tokens a step, samples of the data, schedule, warnings and the resolved configuration,
-// for `ranks` ranks. `wanted`: cpu, cuda, or empty for a GPU if there is one; without one a program
+// for `ranks` ranks, and where the run would begin: with `checkpoint`, or without one from the
+// beginning. `wanted`: cpu, cuda, or empty for a GPU if there is one; without one a program
 // built with CUDA says what a GPU would do otherwise, and refuses nothing that a GPU can do. Opens
 // the data and the model's config.json and tries run.folder, so that what is wrong with them, or
 // with attention.backend, shows here. Throws Error.
-std::string describe_dry_run(const RunConfig& config, const std::string& wanted, int ranks);
+std::string describe_dry_run(const RunConfig& config,
+                             const std::optional<SavedCheckpoint>& checkpoint,
+                             const std::string& wanted, int ranks);
 
 }  // namespace swiattn

@@ -90,7 +90,7 @@ std::string backend_name(AttentionSection::Backend backend) {
 
 // Whether repeating the same bits is known to cost a GPU at most 5 % of a step. Where tokens
 // choose, our own backward is taken in any case; instead of the library's, which uses atomics, it
-// was measured on Hopper in a window and at short lengths (docs/benchmarks).
+// was measured on Hopper in a short window and at short lengths (docs/benchmarks).
 bool is_cheaply_deterministic(const RunConfig& config, const ModelConfig& model, bool hopper) {
   constexpr int64_t kShort = 4096;
   using Mode = AttentionSection::Mode;
@@ -100,9 +100,9 @@ bool is_cheaply_deterministic(const RunConfig& config, const ModelConfig& model,
                      backend == AttentionSection::Backend::kFused) &&
                     config.model.compute == ModelSection::Compute::kBfloat16 &&
                     has_own_kernels(model.head_dim);
-  const bool measured =
-      hopper && (mode == Mode::kWindow || config.data.sequence_length <= kShort);
-  return ours && (mode == Mode::kSwitch || measured);
+  const int64_t length = config.data.sequence_length;
+  const int64_t reach = mode == Mode::kWindow ? std::min(config.attention.window, length) : length;
+  return ours && (mode == Mode::kSwitch || (hopper && reach <= kShort));
 }
 
 std::optional<std::string> same_branches_warning(const RunConfig& config) {

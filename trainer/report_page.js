@@ -417,7 +417,7 @@ function addSummary() {
   }
   tile('Full attention', percent(lastOf('full_ratio')), lastOf('full_ratio_far') && `beyond the window ${percent(lastOf('full_ratio_far'))}`);
   tile('Steps', whole.format(data.steps), `${short(data.tokens)} tokens`);
-  tile('Speed', short(middleOf('tokens_per_second')), 'tokens a second' + (middleOf('mfu') ? `, MFU ${percent(middleOf('mfu'))}` : ''));
+  tile('Speed', short(middleOf('tokens_per_second')), 'tokens a second (median)' + (middleOf('mfu') ? `, MFU ${percent(middleOf('mfu'))}` : ''));
   const memory = ((data.series.memory_gib || {}).high || []).filter((v) => v !== null);
   tile('Memory', memory.length ? short(Math.max(...memory)) + ' GiB' : '–', 'peak, per device');
   const skipped = Math.max(0, ...((data.series.skipped || {}).high || []));

@@ -3,13 +3,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <exception>
 #include <filesystem>
-#include <optional>
 
 #include "base/error.h"
 #include "base/file_system.h"
 #include "checkpoint/checkpoint_names.h"
+#include "checkpoint/checkpoint_store.h"
+#include "checkpoint/manifest.h"
 #include "trainer/run_folder.h"
 #include "trainer/training_checkpoint.h"
 
@@ -23,20 +23,18 @@ bool is_part_of_model(const ConfigChange& change) {
   return change.key == "model.rope_scaling" || change.key == "model.architecture";
 }
 
-// The newest whose sizes are right, as far as there are any. Throws what is wrong with the newest
-// where all are damaged.
+// Which one CheckpointStore::newest_valid() would give, by the sizes of files alone. Throws as it.
 std::optional<SavedCheckpoint> newest_checkpoint(const std::string& folder) {
   std::vector<int64_t> steps = saved_steps(folder);
   std::reverse(steps.begin(), steps.end());
-  std::exception_ptr damage;
   for (const int64_t step : steps) {
     try {
       return SavedCheckpoint(folder + "/" + checkpoint_folder_name(step), CheckpointTest::kSizes);
-    } catch (const Error&) {
-      if (!damage) damage = std::current_exception();
+    } catch (const Error& error) {
+      if (!is_damage(error)) throw;  // else a start sets it aside and says so
     }
   }
-  if (damage) std::rethrow_exception(damage);
+  refuse_if_checkpoints_are_lost(folder);
   return std::nullopt;
 }
 
@@ -65,6 +63,12 @@ SavedCheckpoint named_checkpoint(const std::string& path, const std::string& run
          "--resume names {}, which is no folder; give auto, never, or the folder of a checkpoint, "
          "such as {}.",
          path, checkpoints_of(run_folder) + "/" + checkpoint_folder_name(500));
+  }
+  if (!file_exists(path_of_manifest(path))) {
+    fail(ExitCode::kCheckpoint,
+         "--resume names {}, which is no checkpoint: it has no {}. Give the folder of one, such as "
+         "{}, or auto for the newest of the run.",
+         path, kManifestName, checkpoints_of(run_folder) + "/" + checkpoint_folder_name(500));
   }
   SavedCheckpoint checkpoint(path, test);
   const std::filesystem::path folder = std::filesystem::weakly_canonical(path).parent_path();
@@ -107,17 +111,12 @@ std::vector<ConfigChange> compare_configs(const SavedCheckpoint& checkpoint,
   throw Error(ExitCode::kConfiguration, text);
 }
 
-std::string describe_start(const RunConfig& config, const std::string& resume,
-                           const std::vector<std::string>& allowed) {
-  const auto checkpoint = look_for_checkpoint(config.run.folder, resume);
-  if (!checkpoint) return "#   starts      from the beginning\n";
-  compare_configs(*checkpoint, config, allowed);
-  if (checkpoint->step() >= config.total_steps()) {
-    return fmt::format("#   starts      no more: {} has all {} steps\n", config.run.folder,
-                       config.total_steps());
-  }
-  return fmt::format("#   goes on     after step {}, from {}\n", checkpoint->step(),
-                     checkpoint->folder());
+std::optional<SavedCheckpoint> starting_checkpoint(const RunConfig& config,
+                                                   const std::string& resume,
+                                                   const std::vector<std::string>& allowed) {
+  auto checkpoint = look_for_checkpoint(config.run.folder, resume);
+  if (checkpoint) compare_configs(*checkpoint, config, allowed);
+  return checkpoint;
 }
 
 }  // namespace swiattn

@@ -1,6 +1,7 @@
 // From which checkpoint a run may go on, and under which configuration.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,10 +25,11 @@ std::vector<ConfigChange> compare_configs(const SavedCheckpoint& checkpoint,
                                           const RunConfig& config,
                                           const std::vector<std::string>& allowed);
 
-// A line for the dry run: where a start with this --resume would begin. Looks into the run's folder
-// without taking it or changing anything in it, and at the sizes of a checkpoint's files only.
-// Throws what refuses such a start.
-std::string describe_start(const RunConfig& config, const std::string& resume,
-                           const std::vector<std::string>& allowed);
+// For the dry run: the checkpoint that a start with this --resume would go on from, or none. Looks
+// into the run's folder without taking it or changing anything in it, and at the sizes of a
+// checkpoint's files only. Throws what refuses such a start.
+std::optional<SavedCheckpoint> starting_checkpoint(const RunConfig& config,
+                                                   const std::string& resume,
+                                                   const std::vector<std::string>& allowed);
 
 }  // namespace swiattn

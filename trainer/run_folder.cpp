@@ -1,6 +1,10 @@
 #include "trainer/run_folder.h"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <filesystem>
+#include <system_error>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -14,6 +18,31 @@ namespace {
        reason);
 }
 
+// Of what earlier runs or others have left in the folder, what this run could not go on with. Tells
+// it before anything is renamed or trained.
+void refuse_what_is_in_the_way(const std::string& path) {
+  struct Entry {
+    const char* name;
+    bool is_folder, is_written_into;
+  };
+  for (const auto& [name, is_folder, is_written_into] :
+       {Entry{"checkpoints", true, true}, Entry{"hybrid", true, false},
+        Entry{"metrics.jsonl", false, true}, Entry{"run.log", false, true}}) {
+    const std::string there = path + "/" + name;
+    if (is_folder ? file_exists(there) : folder_exists(there)) {
+      fail(ExitCode::kConfiguration,
+           "{} is a {}, where the run has a {} of this name: move it away, or choose another "
+           "run.folder.",
+           there, is_folder ? "file" : "folder", is_folder ? "folder" : "file");
+    }
+    if (is_written_into && ::access(there.c_str(), W_OK) != 0 && errno != ENOENT) {
+      fail(ExitCode::kConfiguration,
+           "{} cannot be written: {}. Let this user write it, or choose another run.folder.", there,
+           std::generic_category().message(errno));
+    }
+  }
+}
+
 }  // namespace
 
 RunFolder::RunFolder(FileSystem& files, std::string path, std::chrono::milliseconds patience)
@@ -25,6 +54,7 @@ RunFolder::RunFolder(FileSystem& files, std::string path, std::chrono::milliseco
   } catch (const FileError& error) {
     refuse_folder(path_, error.what());
   }
+  refuse_what_is_in_the_way(path_);
 }
 
 bool holds_a_run(const std::string& path) {
@@ -61,6 +91,7 @@ void try_run_folder(FileSystem& files, const std::string& path) {
   attempt([&] { files.make_folders(trial / whole.lexically_relative(there)); });
   attempt([&] { files.remove_folder_tree(trial); });
   if (refusal) refuse_folder(path, *refusal);
+  refuse_what_is_in_the_way(path);
 }
 
 void RunFolder::describe(std::string_view config, std::string_view resolved_config,

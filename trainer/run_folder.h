@@ -19,8 +19,8 @@ namespace swiattn {
 class RunFolder {
  public:
   // Makes the folder where it is missing and waits for the lock of a run that is just ending.
-  // Throws Error{kConfiguration} naming the holder when another run keeps it, and when the path is
-  // no folder that can be written.
+  // Throws Error{kConfiguration} naming the holder when another run keeps it, when the path is no
+  // folder that can be written, and when something in it keeps a run from writing there.
   RunFolder(FileSystem& files, std::string path,
             std::chrono::milliseconds patience = std::chrono::seconds(5));
 

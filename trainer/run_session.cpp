@@ -42,14 +42,7 @@ struct RootFiles {
 
   RootFiles(const RunConfig& config, Log& log)
       : folder(FileSystem::posix(), config.run.folder),
-        store(FileSystem::posix(), folder.checkpoints(), log) {
-    if (file_exists(folder.checkpoints())) {
-      fail(ExitCode::kConfiguration,
-           "{} is a file, where the run's checkpoints are to go: move it away, or choose another "
-           "run.folder.",
-           folder.checkpoints());
-    }
-  }
+        store(FileSystem::posix(), folder.checkpoints(), log) {}
 };
 
 // Everything a run needs on this rank, in the order in which it is made.
@@ -390,16 +383,20 @@ ExitCode finish(const End& end, const Start& start, const FlatParameters& parame
                 const Surroundings& s) {
   s.watchdog.set_timeout(s.config.parallel.timeout_first);  // the others wait for rank 0's disk
   const bool finished = end.outcome == RunOutcome::kFinished;
+  const std::string unsaved = fmt::format(
+      "The run has ended, but its last checkpoint could not be saved in {}, as a warning before "
+      "this says: mend that, and start the same command again.",
+      s.config.run.folder);
   agree_on_root(s.communicator, [&] {
     if (start.is_finished(s.config)) set_outdated_aside(*s.root, end.progress.step, s.log);
-    complete(*s.root, s.config, start.model, parameters, end.progress, finished, s.log);
+    try {
+      complete(*s.root, s.config, start.model, parameters, end.progress, finished, s.log);
+    } catch (const Error& error) {
+      if (end.saved) throw;
+      fail(error.code(), "{} {}", error.what(), unsaved);
+    }
   });
-  if (!end.saved) {
-    throw AgreedError(ExitCode::kCheckpoint,
-                      fmt::format("The run is finished, but its last checkpoint could not be "
-                                  "saved: start the same command again when {} has room.",
-                                  s.config.run.folder));
-  }
+  if (!end.saved) throw AgreedError(ExitCode::kCheckpoint, unsaved);
   if (finished) return ExitCode::kDone;
   s.log.info("Stopped by a signal after step {}; start the same command again to go on.",
              end.progress.step);

@@ -56,8 +56,8 @@ void add_options(CLI::App& app, Options& options) {
 std::string dry_run(const RunConfig& config, const Options& options) {
   return with_torch_errors([&] {
     const TrainArguments& train = options.train;
-    const std::string start = describe_start(config, train.resume, train.allowed_changes);
-    return describe_dry_run(config, train.device, options.ranks) + start;
+    const auto checkpoint = starting_checkpoint(config, train.resume, train.allowed_changes);
+    return describe_dry_run(config, checkpoint, train.device, options.ranks);
   });
 }
 

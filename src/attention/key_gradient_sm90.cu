@@ -152,8 +152,7 @@ class Worker {
     hopper::wait(&shared_.full[s], (step / kStages) & 1);
     const RowTile& rows = shared_.rows[s];
     if (none_visible(rows)) {
-      turns.take();
-      turns.pass();
+      turns.skip();
       hopper::arrive(&shared_.empty[s]);
       return;
     }

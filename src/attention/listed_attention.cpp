@@ -9,6 +9,7 @@
 #include "attention/attend_branches.h"
 #include "attention/listed_kernels.h"
 #include "base/check.h"
+#include "parallel/device.h"
 #include "parallel/gpu_stream.h"
 
 namespace swiattn {
@@ -83,7 +84,7 @@ struct Kernels {
   decltype(&gpu::query_gradient_sm80) query_gradient;
 };
 Kernels kernels() {
-  if (at::cuda::getCurrentDeviceProperties()->major == 9) {
+  if (is_hopper(at::kCUDA)) {
     return {gpu::attend_rows_sm90, gpu::key_gradient_sm90, gpu::query_gradient_sm90};
   }
   return {gpu::attend_rows_sm80, gpu::key_gradient_sm80, gpu::query_gradient_sm80};
@@ -195,7 +196,7 @@ bool listed_attention_covers(const at::Tensor& qkv, const AttentionShape& shape)
 }
 
 bool listed_switch_forward_covers(const AttentionShape& shape) {
-  return at::cuda::getCurrentDeviceProperties()->major == 9 && has_own_kernels(shape.head_dim);
+  return is_hopper(at::kCUDA) && has_own_kernels(shape.head_dim);
 }
 
 SwitchSaved listed_switch_forward(const at::Tensor& qkv, const at::Tensor& route,

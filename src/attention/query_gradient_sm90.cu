@@ -71,9 +71,9 @@ class Worker {
     }
   }
 
+  // Released no sooner than they are there: an earlier release would count for the step before.
   __device__ void leave_out(int step, Turns& turns) {
-    turns.take();
-    turns.pass();
+    turns.skip();
     shared_.keys.key().wait(step);
     shared_.keys.key().release(step);
     shared_.keys.value().wait(step);

@@ -43,6 +43,10 @@ class Turns {
   __device__ void pass() {
     if (--left_ > 0 || group_ == 0) arrive(1 - group_);
   }
+  __device__ void skip() {
+    take();
+    pass();
+  }
 
  private:
   static __device__ void arrive(int group) { hopper::arrive_named(1 + group, 2 * kWarpgroup); }

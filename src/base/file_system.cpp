@@ -228,11 +228,15 @@ void write_file_atomically(FileSystem& files, const std::string& path, std::stri
 }
 
 MappedFile::MappedFile(const std::string& path, ExitCode code) : path_(path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // A pipe would wait for its writer.
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!file.valid()) fail_file(code, path, "opened", errno);
   struct stat status;
   if (::fstat(file.get(), &status) != 0) fail_file(code, path, "read", errno);
   if (S_ISDIR(status.st_mode)) fail_file(code, path, "read", EISDIR);
+  if (!S_ISREG(status.st_mode)) {
+    fail(code, "'{}' is no regular file: a pipe or device cannot be mapped.", path);
+  }
   if (status.st_size == 0) return;
   const auto size = static_cast<uint64_t>(status.st_size);
   void* mapped = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);

@@ -1,6 +1,7 @@
 #include "base/program.h"
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <iostream>
@@ -22,6 +23,8 @@ bool written(std::ostream& out) {
 }
 
 int run_and_report(const Report& report, const std::function<int()>& body) {
+  // A file that grows past the limit of this process is then a write that failed, and no death.
+  std::signal(SIGXFSZ, SIG_IGN);
   ExitCode code = ExitCode::kInternal;
   std::string sentence;
   try {

@@ -60,14 +60,13 @@ std::optional<SavedCheckpoint> CheckpointStore::newest_valid() {
         point_latest_at(files_, log_, folder_, checkpoint_folder_name(step));
       }
       return checkpoint;
-    } catch (const NewerFormatError&) {
-      throw;  // not damaged: going on from an older one would waste it
     } catch (const Error& error) {
+      if (!is_damage(error)) throw;  // going on from an older one would waste it
       set_aside(files_, log_, folder_, checkpoint_folder_name(step), "corrupt", error.what());
       fell_back = true;
     }
   }
-  refuse_if_all_are_damaged();
+  refuse_if_checkpoints_are_lost(folder_);
   return std::nullopt;
 }
 
@@ -128,19 +127,6 @@ std::string CheckpointStore::path(int64_t step) const {
   return folder_ + "/" + checkpoint_folder_name(step);
 }
 
-// A run that lost all its checkpoints is no new run: starting it again would overwrite its records.
-void CheckpointStore::refuse_if_all_are_damaged() const {
-  if (!folder_exists(folder_)) return;
-  for (const std::string& name : list_folder(folder_, ExitCode::kCheckpoint)) {
-    if (name.find(".corrupt") == std::string::npos && !step_of_folder_name(name)) continue;
-    fail(ExitCode::kCheckpoint,
-         "{}: no checkpoint of this run verifies; what is left of them is kept there. Choose "
-         "another "
-         "run.folder to start anew, or move the damaged ones away.",
-         folder_);
-  }
-}
-
 void CheckpointStore::warn_if_latest_is_gone() const {
   const std::string latest = folder_ + "/LATEST";
   if (!file_exists(latest)) return;
@@ -151,6 +137,17 @@ void CheckpointStore::warn_if_latest_is_gone() const {
         "{} names '{}', which is not in that folder. The newest checkpoint that is there and "
         "whole is used.",
         latest, name);
+  }
+}
+
+void refuse_if_checkpoints_are_lost(const std::string& checkpoints) {
+  if (!folder_exists(checkpoints)) return;
+  for (const std::string& name : list_folder(checkpoints, ExitCode::kCheckpoint)) {
+    if (name.find(".corrupt") == std::string::npos && !step_of_folder_name(name)) continue;
+    fail(ExitCode::kCheckpoint,
+         "{}: no checkpoint of this run verifies; what is left of them is kept there. Choose "
+         "another run.folder to start anew, or move the damaged ones away.",
+         checkpoints);
   }
 }
 

@@ -30,7 +30,7 @@ class CheckpointStore {
   // The newest checkpoint whose manifest, sizes and hashes verify; nothing when none was ever
   // saved. A folder of a step that does not verify is warned about and renamed to
   // step-XXXXXXXX.corrupt. Throws Error{kCheckpoint} when all are damaged, and when one is of a
-  // newer format: neither is a reason to start from the beginning.
+  // newer format or may not be read: none of that is a reason to start from the beginning.
   std::optional<SavedCheckpoint> newest_valid();
 
   // After resuming from an older step of this run by an explicit path: renames the checkpoints of
@@ -57,11 +57,15 @@ class CheckpointStore {
  private:
   void remove_leftover(const std::string& leftover);
   void warn_if_latest_is_gone() const;
-  void refuse_if_all_are_damaged() const;
 
   FileSystem& files_;
   std::string folder_;
   Log& log_;
 };
+
+// Where no checkpoint in RUN/checkpoints verifies: throws Error{kCheckpoint} if there were any. A
+// run that lost all its checkpoints is no new run, and starting it again would overwrite its
+// records.
+void refuse_if_checkpoints_are_lost(const std::string& checkpoints);
 
 }  // namespace swiattn

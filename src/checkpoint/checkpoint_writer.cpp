@@ -84,9 +84,8 @@ bool CheckpointWriter::make_way(const std::string& target) {
     set_aside(files_, log_, parent_, checkpoint_folder_name(step_), "superseded",
               fmt::format("{} holds another state of step {}.", target, step_));
     return true;
-  } catch (const NewerFormatError&) {
-    throw;
   } catch (const Error& error) {
+    if (!is_damage(error)) throw;
     set_aside(files_, log_, parent_, checkpoint_folder_name(step_), "corrupt", error.what());
     return true;
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <filesystem>
 
 #include "base/file_system.h"
@@ -79,8 +80,12 @@ HfFolder::HfFolder(std::string path) : path_(std::move(path)) {
         "hub are not fetched, and a relative path begins in the current folder.",
         path_);
   }
-  if (!file_exists(path_ + "/config.json")) fail_without_config(path_);
-  config_ = read_model_config(path_ + "/config.json");
+  try {
+    config_ = read_model_config(path_ + "/config.json");
+  } catch (const FileError& error) {
+    if (error.system_error() == ENOENT) fail_without_config(path_);
+    throw;
+  }
   const std::string index = path_ + "/" + kIndex;
   if (file_exists(path_ + "/" + kSingle)) {
     open_single();

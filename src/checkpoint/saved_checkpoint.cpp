@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -47,6 +49,12 @@ void check_size(const std::string& folder, const ManifestFile& file) {
 void check_hash(const std::string& folder, const ManifestFile& file) {
   const std::string path = folder + "/" + file.name;
   std::ifstream stream(path, std::ios::binary);
+  if (!stream) {
+    throw FileError(
+        ExitCode::kCheckpoint,
+        fmt::format("'{}' cannot be opened: {}.", path, std::generic_category().message(errno)),
+        errno);
+  }
   std::vector<char> block(std::min<uint64_t>(kBlock, std::max<uint64_t>(file.bytes, 1)));
   Hasher hasher;
   uint64_t total = 0;
@@ -101,6 +109,14 @@ SavedCheckpoint::SavedCheckpoint(std::string folder, CheckpointTest test)
   check_step_matches_name(folder_, manifest_);
   for (const ManifestFile& file : manifest_.files) check_size(folder_, file);
   if (test == CheckpointTest::kHashes) check_hashes(folder_, manifest_.files);
+}
+
+bool is_damage(const Error& error) {
+  if (dynamic_cast<const NewerFormatError*>(&error) != nullptr) return false;
+  const auto* const file = dynamic_cast<const FileError*>(&error);
+  if (file == nullptr) return true;
+  const int why = file->system_error();
+  return why == ENOENT || why == ENOTDIR || why == EIO;
 }
 
 std::string SavedCheckpoint::path(std::string_view name) const {

@@ -34,4 +34,8 @@ class SavedCheckpoint {
   Manifest manifest_;
 };
 
+// Whether what SavedCheckpoint threw says that the checkpoint is not whole. One of a newer format
+// may be, and so may one that this process has no right to read.
+bool is_damage(const Error& error);
+
 }  // namespace swiattn

@@ -1,4 +1,5 @@
-// Where an operation puts the gradient of a weight: into a part of the flat gradient buffer.
+// Where an operation puts a gradient: of a weight, into a part of the flat gradient buffer; of
+// queries, keys and values, into a part of the packed one.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,7 +9,7 @@
 namespace swiattn {
 
 struct GradientTarget {
-  at::Tensor tensor;  // the weight's shape, accumulation type; undefined: the weight is frozen
+  at::Tensor tensor;  // of a weight in the accumulation type; undefined where that is frozen
   GradientSum sum = GradientSum::kAdd;
 
   bool defined() const { return tensor.defined(); }

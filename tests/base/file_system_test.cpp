@@ -1,5 +1,7 @@
 #include "base/file_system.h"
 
+#include <sys/stat.h>
+
 #include <cerrno>
 
 #include "tests/base/expect_error.h"
@@ -167,6 +169,14 @@ TEST(MappedFile, AMissingFileOrAFolderIsRefused) {
       HasSubstr("none"));
   EXPECT_THAT(sentence_of(ExitCode::kData, [&] { MappedFile(folder.path(), ExitCode::kData); }),
               HasSubstr("Is a directory"));
+}
+
+TEST(MappedFile, APipeIsRefusedAndNotWaitedFor) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(mkfifo(folder.file("pipe").c_str(), 0600), 0);
+  EXPECT_THAT(
+      sentence_of(ExitCode::kData, [&] { MappedFile(folder.file("pipe"), ExitCode::kData); }),
+      HasSubstr("no regular file"));
 }
 
 TEST(WriteFileAtomically, WritesTheContentsAndLeavesNothingElse) {

@@ -11,6 +11,7 @@
 #include "tests/base/fault_file_system.h"
 #include "tests/base/recording_log.h"
 #include "tests/base/temporary_folder.h"
+#include "tests/checkpoint/newer_format.h"
 
 namespace swiattn {
 namespace {
@@ -161,14 +162,22 @@ TEST_F(CheckpointStoreTest, OfARunWithoutAnyWholeCheckpointRefusesToStartAnew) {
   EXPECT_FALSE(store().newest_valid());
 }
 
+TEST_F(CheckpointStoreTest, DoesNotFallBackFromOneThatCannotBeLookedAt) {
+  save(100);
+  save(200);
+  const std::string manifest = path(200, "MANIFEST.json");
+  fs::rename(manifest, manifest + ".kept");
+  fs::create_symlink("MANIFEST.json", manifest);  // a link to itself, since root may read all files
+  EXPECT_THROW(store().newest_valid(), FileError);
+  EXPECT_THROW(save(200), FileError);
+  fs::rename(manifest + ".kept", manifest);
+  EXPECT_EQ(store().newest_valid()->step(), 200);
+}
+
 TEST_F(CheckpointStoreTest, DoesNotFallBackFromANewerFormat) {
   save(100);
   save(200);
-  std::string text = contents(path(200, "MANIFEST.json"));
-  text.replace(text.find("\"version\": 1"), 12, "\"version\": 2");
-  text = text.substr(0, text.find("  \"manifest_hash\""));
-  text += "  \"manifest_hash\": \"" + format_hash(hash_text(text)) + "\"\n}\n";
-  write_file(path(200, "MANIFEST.json"), text);
+  give_newer_format(path(200));
   EXPECT_THROW(store().newest_valid(), NewerFormatError);
   EXPECT_THROW(save(200), NewerFormatError);
   EXPECT_TRUE(folder_exists(path(200)));

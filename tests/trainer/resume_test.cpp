@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "../base/temporary_folder.h"
+#include "../checkpoint/newer_format.h"
 #include "../model/small_models.h"
 #include "base/file_system.h"
 #include "base/hash.h"
@@ -257,16 +258,54 @@ TEST(ResumeRulesTest, ADryRunSaysWhereAStartWouldBeginAndRefusesWhatItWould) {
   EXPECT_FALSE(folder_exists(run.folder("run")));
   ASSERT_EQ(run.train("run").code, 0);
   const std::string newest = fmt::format("{}/checkpoints/step-{:08}", run.folder("run"), kSteps);
-  expect("", 0, fmt::format("starts      no more: {} has all {} steps", run.folder("run"), kSteps));
+  expect("", 0, fmt::format("trains      no more: {} is of the last step, {}", newest, kSteps));
   expect(fmt::format("--train.steps={} --allow-change train.steps", kSteps + 3), 0,
          fmt::format("goes on     after step {}, from {}", kSteps, newest));
   expect("--regularizer.gamma=0.1", 2, "regularizer.gamma was");
   expect("--regularizer.gamma=0.1 --allow-change regularizer.gamma", 0, "no more");
   expect("--resume never", 2, "holds a run already");
   expect("--resume nowhere", 4, "nowhere, which is no folder");
+  expect("--resume " + run.folder("run"), 4, "which is no checkpoint: it has no MANIFEST.json");
   std::filesystem::resize_file(newest + "/model.safetensors", 100);
   expect("--resume " + newest, 4, "model.safetensors");
   expect("", 0, "goes on     after step");
+}
+
+TEST(ResumeRulesTest, ADryRunTakesTheModelFromTheCheckpoint) {
+  const SmallRun run(1);
+  ASSERT_EQ(run.train("run").code, 0);
+  std::filesystem::remove_all(run.root() + "/base");
+  const ProgramResult there = run.train("run", "--dry-run");
+  EXPECT_EQ(there.code, 0) << there.output;
+  EXPECT_NE(there.output.find("#   model       llama: "), std::string::npos) << there.output;
+  EXPECT_EQ(run.train("other", "--dry-run").code, 4);
+}
+
+TEST(ResumeRulesTest, ADryRunRefusesWhatItsFolderKeepsAStartFrom) {
+  const SmallRun run(1);
+  ASSERT_EQ(run.train("run").code, 0);
+  const std::string checkpoints = run.folder("run") + "/checkpoints";
+  const auto expect_both_to_refuse = [&](int code, const std::string& words) {
+    for (const char* flags : {"--dry-run", ""}) {
+      const ProgramResult result = run.train("run", flags);
+      EXPECT_EQ(result.code, code) << flags << result.output;
+      EXPECT_NE(result.output.find(words), std::string::npos) << flags << result.output;
+    }
+  };
+  give_newer_format(fmt::format("{}/step-{:08}", checkpoints, kSteps));
+  expect_both_to_refuse(4, "format version 2 is newer");
+  for (const auto& entry : std::filesystem::directory_iterator(checkpoints)) {
+    if (entry.is_directory()) std::filesystem::remove(entry.path() / "MANIFEST.json");
+  }
+  expect_both_to_refuse(4, "no checkpoint of this run verifies");
+  expect_both_to_refuse(4, "no checkpoint of this run verifies");  // once they are set aside
+  std::filesystem::remove_all(checkpoints);
+  std::ofstream(checkpoints) << "a file";
+  expect_both_to_refuse(2, "is a file, where the run has a folder of this name");
+  std::filesystem::remove(checkpoints);
+  std::filesystem::remove(run.folder("run") + "/metrics.jsonl");
+  std::filesystem::create_directory(run.folder("run") + "/metrics.jsonl");
+  expect_both_to_refuse(2, "is a folder, where the run has a file of this name");
 }
 
 TEST(ResumeRulesTest, ADamagedNewestCheckpointFallsBackToTheOneBefore) {
@@ -386,9 +425,11 @@ TEST(ResumeRulesTest, AFullDiskCostsNoCommittedCheckpoint) {
   std::filesystem::remove_all(fmt::format("{}/step-{:08}", checkpoints, kSteps));
   std::filesystem::remove_all(run.folder("run") + "/hybrid");
 
-  const ProgramResult full = run_command("trap '' XFSZ; ulimit -f 120; " + run.command("run"));
+  const ProgramResult full = run_command("ulimit -f 120; " + run.command("run"));
   EXPECT_EQ(full.code, 4) << full.output;
   EXPECT_NE(full.output.find("was not saved; training goes on"), std::string::npos) << full.output;
+  EXPECT_NE(full.output.find("its last checkpoint could not be saved"), std::string::npos)
+      << full.output;
   EXPECT_EQ(read_metrics(run.folder("run"), "train").size(), kSteps);
   EXPECT_FALSE(folder_exists(run.folder("run") + "/hybrid"));
   const ProgramResult verified = run_command(

@@ -218,6 +218,7 @@ TEST(IsDeterministicTest, WhereItIsAskedForOrCheapAndChangesNothingHere) {
     c10::Device device{c10::kCUDA, 0};
     Mode mode = Mode::kSwitch;
     int64_t length = 32768;
+    int64_t window = 1024;
     int64_t head_dim = 128;
     bool hopper = true;
     bool expected = true;
@@ -227,6 +228,8 @@ TEST(IsDeterministicTest, WhereItIsAskedForOrCheapAndChangesNothingHere) {
       {},
       {.head_dim = 64, .hopper = false},
       {.mode = Mode::kWindow},
+      {.mode = Mode::kWindow, .window = 32768, .expected = false},
+      {.mode = Mode::kWindow, .length = 4096, .window = 32768},
       {.mode = Mode::kWindow, .head_dim = 64},
       {.mode = Mode::kWindow, .head_dim = 96, .expected = false},
       {.mode = Mode::kWindow, .hopper = false, .expected = false},
@@ -246,6 +249,7 @@ TEST(IsDeterministicTest, WhereItIsAskedForOrCheapAndChangesNothingHere) {
     config.numerics.deterministic = cases[i].choice;
     config.attention.mode = cases[i].mode;
     config.data.sequence_length = cases[i].length;
+    config.attention.window = cases[i].window;
     ModelConfig model = small_config(Architecture::kLlama);
     model.head_dim = cases[i].head_dim;
     EXPECT_EQ(is_deterministic(config, model, cases[i].device, cases[i].hopper), cases[i].expected)
@@ -446,7 +450,7 @@ TEST_F(TrainerTest, ADryRunCountsTheActivationsOfEveryMode) {
   };
   EXPECT_EQ(peak(Recompute::kLayer), 1024 * (2 * 105 + 1449 + 256));
   EXPECT_EQ(peak(Recompute::kNone), 1024 * (3 * 1449 + 3 * 96 + 2 * 61 * 4));
-  const std::string text = describe_dry_run(config, "cpu", 1);
+  const std::string text = describe_dry_run(config, {}, "cpu", 1);
   EXPECT_THAT(text, HasSubstr("#   activations kept by the layers for the backward of a "
                               "micro-batch: 1.5 MiB (train.recompute none: 4.2 MiB, selective: "
                               "1.5 MiB, layer: 0.3 MiB)\n"));
@@ -493,7 +497,7 @@ TEST_F(TrainerTest, ADryRunRefusesAndWarnsAsTheRunWould) {
     std::vector<std::string> all = {"--model.init_from=" + run_.root() + "/base"};
     all.insert(all.end(), overrides.begin(), overrides.end());
     try {
-      return describe_dry_run(read_run_config(run_.root() + "/run.yaml", all), "cpu", 1);
+      return describe_dry_run(read_run_config(run_.root() + "/run.yaml", all), {}, "cpu", 1);
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::kConfiguration);
       return std::string(error.what());
