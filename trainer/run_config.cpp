@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "base/yaml.h"
 #include "trainer/config_fields.h"
 
 namespace swiattn {
@@ -30,6 +31,24 @@ RunConfig effective(RunConfig config) {
   return config;
 }
 
+// Of a document that print_run_config() wrote.
+nlohmann::ordered_json to_json(const YamlNode& node) {
+  using Kind = YamlNode::Kind;
+  auto json = nlohmann::ordered_json(nullptr);
+  if (node.kind == Kind::kList) {
+    json = nlohmann::ordered_json::array();
+    for (const YamlNode& item : node.items) json.push_back(to_json(item));
+  } else if (node.kind == Kind::kMap) {
+    json = nlohmann::ordered_json::object();
+    for (const YamlEntry& entry : node.entries) json[entry.key] = to_json(entry.value);
+  } else if (node.kind == Kind::kScalar) {
+    // A scalar without quotes is a number or a word where JSON reads it as one.
+    if (!node.quoted) json = nlohmann::ordered_json::parse(node.text, nullptr, false);
+    if (node.quoted || json.is_discarded()) json = node.text;
+  }
+  return json;
+}
+
 }  // namespace
 
 int64_t RunConfig::total_steps() const {
@@ -49,6 +68,10 @@ std::string print_run_config(const RunConfig& config) {
     }
   }
   return text;
+}
+
+nlohmann::ordered_json run_config_json(const RunConfig& config) {
+  return to_json(parse_yaml(print_run_config(config), "the configuration"));
 }
 
 uint64_t hash_run_config(const RunConfig& config) { return hash_text(print_run_config(config)); }

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/json.h"
 #include "model/model_config.h"
 
 namespace swiattn {
@@ -254,6 +255,9 @@ void check_run_config(const RunConfig& config);
 
 // The whole configuration as YAML that parse_run_config() reads back to an equal one.
 std::string print_run_config(const RunConfig& config);
+
+// The same as {section: {key: value}}.
+nlohmann::ordered_json run_config_json(const RunConfig& config);
 
 // The hash of all keys.
 uint64_t hash_run_config(const RunConfig& config);

@@ -1,6 +1,7 @@
 // The observer of rank 0: metrics.jsonl, TensorBoard, routing CSVs, status.json and the console.
 #pragma once
 
+#include <iosfwd>
 #include <memory>
 
 #include "base/log.h"
@@ -16,9 +17,10 @@ namespace swiattn {
 
 class RunRecorder final : public RunObserver {
  public:
-  // Goes on after `resumed_step` (0: a new run), cutting back what later steps left. Borrows all.
+  // Goes on after `resumed_step` (0: a new run), cutting back what later steps left. What
+  // metrics.jsonl gets goes to `echo`, too, unless that is null. Borrows all.
   RunRecorder(FileSystem& files, const RunFolder& folder, const RunConfig& config,
-              int64_t resumed_step, Log& log);
+              int64_t resumed_step, Log& log, std::ostream* echo);
   ~RunRecorder() override;
 
   void enter(int64_t step, std::string_view phase) override;
@@ -33,6 +35,7 @@ class RunRecorder final : public RunObserver {
   FileSystem& files_;
   const RunFolder& folder_;
   const RunConfig& config_;
+  std::ostream* echo_;
   Progress progress_;
   LogAboveBar log_;
   MetricsWriter metrics_;

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <iostream>
 
 #include "base/file_system.h"
 #include "base/path_aside.h"
@@ -54,6 +55,7 @@ struct Surroundings {
   const DeviceFacts& facts;
   std::optional<RootFiles>& root;
   ConsoleLog& log;
+  bool json;  // records to standard output, too
 };
 
 // Where the run begins, known to all ranks.
@@ -351,8 +353,9 @@ End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
   std::unique_ptr<RunObserver> observer = std::make_unique<RunObserver>();
   agree_on_root(s.communicator, [&] {
     set_outdated_aside(*s.root, start.progress.step, s.log);
-    observer = std::make_unique<RunRecorder>(FileSystem::posix(), s.root->folder, s.config,
-                                             start.progress.step, s.log);
+    observer =
+        std::make_unique<RunRecorder>(FileSystem::posix(), s.root->folder, s.config,
+                                      start.progress.step, s.log, s.json ? &std::cout : nullptr);
   });
   std::unique_ptr<Profiler> profiler;
   if (s.root && s.config.log.profile) {
@@ -428,7 +431,7 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
   const DeviceFacts facts = device_facts(device);
   const auto communicator = watch(make_communicator(std::move(host), device, watchdog), watchdog);
   std::optional<RootFiles> root;
-  const Surroundings s{config, *communicator, watchdog, device, facts, root, log};
+  const Surroundings s{config, *communicator, watchdog, device, facts, root, log, arguments.json};
 
   std::vector<ConfigChange> changes = open_run(arguments, s);
   const Start start = agree_on_start(config, root, *communicator);

@@ -17,6 +17,7 @@ struct TrainArguments {
   std::string resume = "auto";         // auto | never | a checkpoint folder
   std::vector<std::string> allowed_changes;
   std::string device;  // cpu | cuda | "" for a GPU if there is one
+  bool json = false;   // the records of metrics.jsonl to standard output, too
   std::vector<std::string> command_line;
 };
 

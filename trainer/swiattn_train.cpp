@@ -43,6 +43,9 @@ void add_options(CLI::App& app, Options& options) {
       ->check(CLI::Range(1, 1'000'000))
       ->needs(dry_run);
   app.add_flag("--print-config", options.print_config, "Print the resolved configuration and stop");
+  app.add_flag("--json", options.train.json,
+               "JSON on standard output: of a run, what metrics.jsonl gets, a line each; with "
+               "--dry-run or --print-config, one object");
   app.add_flag("--print-reference", options.print_reference,
                "Print the reference of all keys in Markdown and stop");
   app.allow_extras();
@@ -53,12 +56,22 @@ void add_options(CLI::App& app, Options& options) {
       "75 stopped by a signal after saving.");
 }
 
-std::string dry_run(const RunConfig& config, const Options& options) {
+std::vector<DryRunFact> facts_of(const RunConfig& config, const Options& options) {
   return with_torch_errors([&] {
     const TrainArguments& train = options.train;
     const auto checkpoint = starting_checkpoint(config, train.resume, train.allowed_changes);
-    return describe_dry_run(config, checkpoint, train.device, options.ranks);
+    return dry_run(config, checkpoint, train.device, options.ranks);
   });
+}
+
+// What --print-config and --dry-run print.
+std::string describe(const RunConfig& config, const Options& options) {
+  const bool as_json = options.train.json;
+  if (!options.dry_run) {
+    return as_json ? dump_json(run_config_json(config), 2) + "\n" : print_run_config(config);
+  }
+  const std::vector<DryRunFact> facts = facts_of(config, options);
+  return as_json ? dump_json(dry_run_json(config, facts), 2) + "\n" : dry_run_text(config, facts);
 }
 
 int run(int argc, char** argv) {
@@ -84,7 +97,7 @@ int run(int argc, char** argv) {
   }
   if (options.print_config || options.dry_run) {
     const RunConfig config = read_run_config(options.train.config_path, options.train.overrides);
-    std::cout << (options.dry_run ? dry_run(config, options) : print_run_config(config));
+    std::cout << describe(config, options);
     return 0;
   }
   MpiSession mpi;

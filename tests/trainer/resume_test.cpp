@@ -271,6 +271,19 @@ TEST(ResumeRulesTest, ADryRunSaysWhereAStartWouldBeginAndRefusesWhatItWould) {
   expect("", 0, "goes on     after step");
 }
 
+TEST(ResumeRulesTest, JsonIsWhatThisStartAddsToTheRecords) {
+  const SmallRun run(1);
+  ASSERT_EQ(run.train("run").code, 0);
+  const std::string metrics = run.folder("run") + "/metrics.jsonl";
+  const std::string before = read_file(metrics, ExitCode::kConfiguration);
+  const std::string command =
+      run.command("run", "--json --train.steps=14 --allow-change train.steps");
+  const ProgramResult more = run_command(fmt::format("sh -c '{} 2>/dev/null'", command));
+  EXPECT_EQ(more.code, 0);
+  EXPECT_FALSE(more.output.empty());
+  EXPECT_EQ(before + more.output, read_file(metrics, ExitCode::kConfiguration));
+}
+
 TEST(ResumeRulesTest, ADryRunTakesTheModelFromTheCheckpoint) {
   const SmallRun run(1);
   ASSERT_EQ(run.train("run").code, 0);

@@ -232,6 +232,21 @@ TEST(RunConfig, EveryKeyCanBeSetOnTheCommandLine) {
   EXPECT_EQ(config.numerics.deterministic, NumericsSection::Deterministic::kFalse);
 }
 
+TEST(RunConfig, JsonHasTheSameKeysAndTypedValues) {
+  RunConfig config = with({});
+  config.run.folder = "123";
+  const nlohmann::ordered_json json = run_config_json(config);
+  EXPECT_EQ(json["run"], (nlohmann::ordered_json{{"folder", "123"}, {"seed", 1234}}));
+  EXPECT_TRUE(json["model"]["architecture"].is_null());
+  EXPECT_EQ(json["attention"]["mask_documents"], true);
+  EXPECT_EQ(json["attention"]["far_sampling"]["scale"], 0.5);
+  EXPECT_EQ(json["attention"]["full_layers"], nlohmann::ordered_json::array());
+  EXPECT_EQ(json["data"]["sources"][0]["path"], "tokens");
+  EXPECT_EQ(json["optimizer"]["eps"], 1e-8);
+  EXPECT_EQ(json["schedule"]["decay"], "10%");
+  for (const Json& section : Json::parse(json.dump())) EXPECT_FALSE(section.empty());
+}
+
 TEST(RunConfig, WhatIsPrintedReadsBackTheSame) {
   for (const RunConfig& config : {with({}), with(kEveryKey)}) {
     const std::string text = print_run_config(config);

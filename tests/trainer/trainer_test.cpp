@@ -450,7 +450,13 @@ TEST_F(TrainerTest, ADryRunCountsTheActivationsOfEveryMode) {
   };
   EXPECT_EQ(peak(Recompute::kLayer), 1024 * (2 * 105 + 1449 + 256));
   EXPECT_EQ(peak(Recompute::kNone), 1024 * (3 * 1449 + 3 * 96 + 2 * 61 * 4));
-  const std::string text = describe_dry_run(config, {}, "cpu", 1);
+  const std::vector<DryRunFact> facts = dry_run(config, {}, "cpu", 1);
+  const nlohmann::ordered_json json = dry_run_json(config, facts)["dry_run"];
+  EXPECT_EQ(json["activations"]["selective"], kept(Recompute::kSelective));
+  EXPECT_EQ(json["peak"]["layer"].get<int64_t>() - json["peak"]["none"].get<int64_t>(),
+            peak(Recompute::kLayer) - peak(Recompute::kNone));
+  EXPECT_EQ(json["start"]["step"], 0);
+  const std::string text = dry_run_text(config, facts);
   EXPECT_THAT(text, HasSubstr("#   activations kept by the layers for the backward of a "
                               "micro-batch: 1.5 MiB (train.recompute none: 4.2 MiB, selective: "
                               "1.5 MiB, layer: 0.3 MiB)\n"));
@@ -497,7 +503,8 @@ TEST_F(TrainerTest, ADryRunRefusesAndWarnsAsTheRunWould) {
     std::vector<std::string> all = {"--model.init_from=" + run_.root() + "/base"};
     all.insert(all.end(), overrides.begin(), overrides.end());
     try {
-      return describe_dry_run(read_run_config(run_.root() + "/run.yaml", all), {}, "cpu", 1);
+      const RunConfig config = read_run_config(run_.root() + "/run.yaml", all);
+      return dry_run_text(config, dry_run(config, {}, "cpu", 1));
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::kConfiguration);
       return std::string(error.what());
