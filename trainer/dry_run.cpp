@@ -73,6 +73,42 @@ std::string describe_devices(const RunConfig& config, const ModelConfig& model, 
                      describe_choices(config, model, device, *backend));
 }
 
+DryRunFact model_fact(const ModelConfig& model) {
+  return {"model",
+          "model",
+          fmt::format("{}: {} layers, width {}, {}/{} heads of {}, vocabulary {}",
+                      to_string(model.architecture), model.layers, model.hidden_size, model.heads,
+                      model.kv_heads, model.head_dim, model.vocab_size),
+          {{"architecture", to_string(model.architecture)},
+           {"layers", model.layers},
+           {"hidden_size", model.hidden_size},
+           {"heads", model.heads},
+           {"kv_heads", model.kv_heads},
+           {"head_dim", model.head_dim},
+           {"vocab_size", model.vocab_size}}};
+}
+
+DryRunFact parameters_fact(const RunConfig& config, const ModelConfig& model,
+                           size_t frozen_tensors) {
+  const int64_t count = model.parameter_count(has_router(config));
+  const int64_t in_routers = has_router(config) ? model.layers * model.hidden_size : 0;
+  return {"parameters",
+          "parameters",
+          fmt::format("{} ({} of them in routers), {} tensors frozen", count, in_routers,
+                      frozen_tensors),
+          {{"all", count}, {"in_routers", in_routers}, {"frozen_tensors", frozen_tensors}}};
+}
+
+DryRunFact step_fact(const RunConfig& config, int64_t micro_batches, int ranks) {
+  return {
+      "step",
+      "step",
+      fmt::format("{} sequences of {} = {} tokens; {} micro-batches of {} on each of {} ranks",
+                  config.train.global_batch, config.data.sequence_length, config.tokens_per_step(),
+                  micro_batches, config.train.micro_batch, ranks),
+      {{"tokens", config.tokens_per_step()}, {"micro_batches", micro_batches}, {"ranks", ranks}}};
+}
+
 // A line a source: how much of it there is, and how often the run goes over it.
 DryRunFact data_fact(const RunConfig& config, const BatchStream& stream) {
   double weights = 0.0;
@@ -104,6 +140,14 @@ DryRunFact start_fact(const RunConfig& config, const std::optional<SavedCheckpoi
   }
   return {"start", "goes on", fmt::format("after step {}, from {}", step, folder),
           std::move(value)};
+}
+
+DryRunFact run_fact(const RunConfig& config) {
+  const int64_t steps = config.total_steps(), tokens = steps * config.tokens_per_step();
+  return {"run",
+          "run",
+          fmt::format("{} steps = {} tokens", steps, tokens),
+          {{"steps", steps}, {"tokens", tokens}}};
 }
 
 DryRunFact learning_rate_fact(const RunConfig& config) {
@@ -141,26 +185,8 @@ std::vector<DryRunFact> dry_run(const RunConfig& config,
   validation_streams(config, tokens, 0, ranks);
 
   std::vector<DryRunFact> facts;
-  facts.push_back({"model",
-                   "model",
-                   fmt::format("{}: {} layers, width {}, {}/{} heads of {}, vocabulary {}",
-                               to_string(model.architecture), model.layers, model.hidden_size,
-                               model.heads, model.kv_heads, model.head_dim, model.vocab_size),
-                   {{"architecture", to_string(model.architecture)},
-                    {"layers", model.layers},
-                    {"hidden_size", model.hidden_size},
-                    {"heads", model.heads},
-                    {"kv_heads", model.kv_heads},
-                    {"head_dim", model.head_dim},
-                    {"vocab_size", model.vocab_size}}});
-  const int64_t count = model.parameter_count(has_router(config));
-  const int64_t in_routers = has_router(config) ? model.layers * model.hidden_size : 0;
-  facts.push_back(
-      {"parameters",
-       "parameters",
-       fmt::format("{} ({} of them in routers), {} tensors frozen", count, in_routers,
-                   frozen.size()),
-       {{"all", count}, {"in_routers", in_routers}, {"frozen_tensors", frozen.size()}}});
+  facts.push_back(model_fact(model));
+  facts.push_back(parameters_fact(config, model, frozen.size()));
   const FlatParameters parameters(units, frozen, compute_type(config), c10::kMeta,
                                   FlatParameters::Purpose::kTraining, moment_type(config));
   const MemoryUse memory = memory_use(parameters);
@@ -187,21 +213,9 @@ std::vector<DryRunFact> dry_run(const RunConfig& config,
          kept});
   }
   facts.push_back({"computes", "computes", devices, devices});
-  facts.push_back(
-      {"step",
-       "step",
-       fmt::format("{} sequences of {} = {} tokens; {} micro-batches of {} on each of {} ranks",
-                   config.train.global_batch, config.data.sequence_length, config.tokens_per_step(),
-                   stream.micro_batches(), config.train.micro_batch, ranks),
-       {{"tokens", config.tokens_per_step()},
-        {"micro_batches", stream.micro_batches()},
-        {"ranks", ranks}}});
+  facts.push_back(step_fact(config, stream.micro_batches(), ranks));
   facts.push_back(data_fact(config, stream));
-  const int64_t steps = config.total_steps(), all_tokens = steps * config.tokens_per_step();
-  facts.push_back({"run",
-                   "run",
-                   fmt::format("{} steps = {} tokens", steps, all_tokens),
-                   {{"steps", steps}, {"tokens", all_tokens}}});
+  facts.push_back(run_fact(config));
   facts.push_back(learning_rate_fact(config));
   const std::vector<std::string> warnings = start_warnings(config, model, device);
   facts.push_back({"warnings", "warning", fmt::format("{}", fmt::join(warnings, "\n")), warnings});

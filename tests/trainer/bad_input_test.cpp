@@ -254,7 +254,7 @@ TEST_F(DryRunTest, SaysWhatAGpuWouldDoWhereThereIsNone) {
     }
   };
   const std::string here = "#   computes    on this machine, which has no GPU: ";
-  const std::string there = "#               on an H100 or H200: attention: ";
+  const std::string there = "#   computes    on an H100 or H200: attention: ";
   expect_words(dry_run(""), {here + "1 rank on CPU, ", "attention: library (blockwise); determin",
                              there + "fused; not deterministic; CUDA graphs\n",
                              "#   graphs      CUDA graphs keep about "});
