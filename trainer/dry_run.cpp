@@ -133,7 +133,7 @@ DryRunFact start_fact(const RunConfig& config, const std::optional<SavedCheckpoi
   }
   const int64_t step = checkpoint->step();
   const std::string& folder = checkpoint->folder();
-  nlohmann::ordered_json value = {{"step", step}, {"checkpoint", folder}};
+  OrderedJson value = {{"step", step}, {"checkpoint", folder}};
   if (step >= config.total_steps()) {
     return {"start", "trains", fmt::format("no more: {} is of the last step, {}", folder, step),
             std::move(value)};

@@ -1,6 +1,7 @@
 #include "trainer/metrics_writer.h"
 
 #include <fstream>
+#include <ostream>
 
 #include "base/json.h"
 
@@ -29,12 +30,22 @@ uint64_t size_to_keep(const std::string& path, int64_t resumed_step) {
 
 }  // namespace
 
-MetricsWriter::MetricsWriter(FileSystem& files, std::string path, int64_t resumed_step, Log& log)
-    : files_(files), path_(std::move(path)), log_(log), size_(size_to_keep(path_, resumed_step)) {
+MetricsWriter::MetricsWriter(FileSystem& files, std::string path, int64_t resumed_step, Log& log,
+                             std::ostream* echo)
+    : files_(files),
+      path_(std::move(path)),
+      log_(log),
+      echo_(echo),
+      size_(size_to_keep(path_, resumed_step)) {
   if (file_exists(path_) && file_size(path_, ExitCode::kCheckpoint) != size_) {
     files_.truncate(path_, size_);
   }
   file_ = files_.open_for_append(path_);
+}
+
+void MetricsWriter::record(const std::string& line) {
+  append(line);
+  if (echo_ != nullptr) *echo_ << line << std::flush;
 }
 
 void MetricsWriter::append(const std::string& line) {

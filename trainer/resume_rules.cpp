@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 
 #include "base/error.h"
@@ -38,6 +39,22 @@ std::optional<SavedCheckpoint> newest_checkpoint(const std::string& folder) {
   return std::nullopt;
 }
 
+SavedCheckpoint open_named(const std::string& path, const std::string& checkpoints,
+                           CheckpointTest test) {
+  try {
+    return SavedCheckpoint(path, test);
+  } catch (const FileError& error) {
+    if (error.system_error() != ENOENT && error.system_error() != ENOTDIR) throw;
+    fail(ExitCode::kCheckpoint,
+         "--resume names {}, which is {}. Give auto, never, or the folder of a checkpoint, such as "
+         "{}.",
+         path,
+         folder_exists(path) ? fmt::format("no checkpoint: it has no {}", kManifestName)
+                             : "no folder",
+         checkpoints + "/" + checkpoint_folder_name(500));
+  }
+}
+
 std::optional<SavedCheckpoint> look_for_checkpoint(const std::string& run_folder,
                                                    const std::string& resume) {
   if (resume == "auto") return newest_checkpoint(checkpoints_of(run_folder));
@@ -58,19 +75,7 @@ void refuse_run_in(const std::string& run_folder) {
 
 SavedCheckpoint named_checkpoint(const std::string& path, const std::string& run_folder,
                                  CheckpointTest test) {
-  if (!folder_exists(path)) {
-    fail(ExitCode::kCheckpoint,
-         "--resume names {}, which is no folder; give auto, never, or the folder of a checkpoint, "
-         "such as {}.",
-         path, checkpoints_of(run_folder) + "/" + checkpoint_folder_name(500));
-  }
-  if (!file_exists(path_of_manifest(path))) {
-    fail(ExitCode::kCheckpoint,
-         "--resume names {}, which is no checkpoint: it has no {}. Give the folder of one, such as "
-         "{}, or auto for the newest of the run.",
-         path, kManifestName, checkpoints_of(run_folder) + "/" + checkpoint_folder_name(500));
-  }
-  SavedCheckpoint checkpoint(path, test);
+  SavedCheckpoint checkpoint = open_named(path, checkpoints_of(run_folder), test);
   const std::filesystem::path folder = std::filesystem::weakly_canonical(path).parent_path();
   if (holds_a_run(run_folder) &&
       folder != std::filesystem::weakly_canonical(checkpoints_of(run_folder))) {

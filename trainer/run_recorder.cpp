@@ -11,10 +11,9 @@ RunRecorder::RunRecorder(FileSystem& files, const RunFolder& folder, const RunCo
     : files_(files),
       folder_(folder),
       config_(config),
-      echo_(echo),
       progress_(std::cerr, terminal_columns(STDERR_FILENO), resumed_step, config.total_steps()),
       log_(log, progress_),
-      metrics_(files, folder.metrics(), resumed_step, log_),
+      metrics_(files, folder.metrics(), resumed_step, log_, echo),
       status_(files, folder.status()) {
   cut_routing_back(files, folder.routing(), resumed_step);
   if (config.log.tensorboard) {
@@ -29,7 +28,6 @@ void RunRecorder::enter(int64_t step, std::string_view phase) { status_.update(s
 
 void RunRecorder::record(const StepMetrics& metrics, const std::vector<RoutingRow>& routing) {
   metrics_.record(metrics);
-  if (echo_ != nullptr) *echo_ << to_json_line(metrics) << std::flush;
   if (tensorboard_) tensorboard_->record(metrics);
   const int64_t step = metrics.step;
   const bool last = step == config_.total_steps();
@@ -42,7 +40,6 @@ void RunRecorder::record(const StepMetrics& metrics, const std::vector<RoutingRo
 
 void RunRecorder::record(const ValidationMetrics& metrics) {
   metrics_.record(metrics);
-  if (echo_ != nullptr) *echo_ << to_json_line(metrics) << std::flush;
   if (tensorboard_) tensorboard_->record(metrics);
   progress_.print(metrics);
 }

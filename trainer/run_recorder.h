@@ -35,7 +35,6 @@ class RunRecorder final : public RunObserver {
   FileSystem& files_;
   const RunFolder& folder_;
   const RunConfig& config_;
-  std::ostream* echo_;
   Progress progress_;
   LogAboveBar log_;
   MetricsWriter metrics_;

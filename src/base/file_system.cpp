@@ -15,14 +15,6 @@
 namespace swiattn {
 namespace {
 
-// `action` as in "cannot be opened".
-[[noreturn]] void fail_file(ExitCode code, const std::string& path, const char* action, int error) {
-  throw FileError(
-      code,
-      fmt::format("'{}' cannot be {}: {}.", path, action, std::generic_category().message(error)),
-      error);
-}
-
 // A file descriptor that closes itself.
 class Descriptor {
  public:
@@ -142,6 +134,13 @@ class PosixFileSystem : public FileSystem {
 };
 
 }  // namespace
+
+void fail_file(ExitCode code, const std::string& path, const char* action, int error) {
+  throw FileError(
+      code,
+      fmt::format("'{}' cannot be {}: {}.", path, action, std::generic_category().message(error)),
+      error);
+}
 
 bool FileError::disk_full() const { return system_error_ == ENOSPC || system_error_ == EDQUOT; }
 

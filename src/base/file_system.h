@@ -26,6 +26,9 @@ class FileError : public Error {
   int system_error_;
 };
 
+// Throws the FileError "'PATH' cannot be ACTION: REASON.", the reason being that of an errno value.
+[[noreturn]] void fail_file(ExitCode code, const std::string& path, const char* action, int error);
+
 // A file being written from start to end. Closing without sync() promises nothing about a crash.
 // The destructor closes and ignores errors: call close() to learn of them.
 class WritableFile {

@@ -6,7 +6,6 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -49,12 +48,7 @@ void check_size(const std::string& folder, const ManifestFile& file) {
 void check_hash(const std::string& folder, const ManifestFile& file) {
   const std::string path = folder + "/" + file.name;
   std::ifstream stream(path, std::ios::binary);
-  if (!stream) {
-    throw FileError(
-        ExitCode::kCheckpoint,
-        fmt::format("'{}' cannot be opened: {}.", path, std::generic_category().message(errno)),
-        errno);
-  }
+  if (!stream) fail_file(ExitCode::kCheckpoint, path, "opened", errno);
   std::vector<char> block(std::min<uint64_t>(kBlock, std::max<uint64_t>(file.bytes, 1)));
   Hasher hasher;
   uint64_t total = 0;
