@@ -1,6 +1,6 @@
 // The instructions of Ampere (sm_80 and later) that attention uses, as thin functions: asynchronous
-// copies into shared memory, loads of matrices in fragment order, products by a warp. The PTX
-// manual describes each under the name in its assembly.
+// copies into shared memory, barriers in it, loads of matrices in fragment order, products by a
+// warp. The PTX manual describes each under the name in its assembly.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -36,15 +36,29 @@ __device__ inline void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// Barriers among `threads` threads, warps whole; 0 is that of __syncthreads. Those that announce do
-// not wait for the others.
-template <int kBarrier>
-__device__ inline void announce(int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"n"(kBarrier), "r"(threads) : "memory");
+// Barriers in shared memory
+
+__device__ inline void init_barrier(uint64_t* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(arrivals));
 }
-template <int kBarrier>
-__device__ inline void await(int threads) {
-  asm volatile("bar.sync %0, %1;" ::"n"(kBarrier), "r"(threads) : "memory");
+
+__device__ inline void arrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
+
+// Waits until the phase of this parity has completed.
+__device__ inline void wait(uint64_t* barrier, uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
 }
 
 // Matrix products by a warp

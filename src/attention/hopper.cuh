@@ -8,16 +8,15 @@
 
 #include <cstdint>
 
+#include "attention/ampere.cuh"
 #include "attention/shared_address.cuh"
 
 namespace swiattn::gpu::hopper {
 
 // Barriers in shared memory
 
-__device__ inline void init_barrier(uint64_t* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
-               "r"(arrivals));
-}
+using ampere::arrive;
+using ampere::init_barrier;
 
 // Makes initialised barriers visible to the copy engine.
 __device__ inline void fence_barrier_init() {
@@ -31,12 +30,7 @@ __device__ inline void arrive_expecting(uint64_t* barrier, uint32_t bytes) {
       : "memory");
 }
 
-__device__ inline void arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
-               : "memory");
-}
-
-// Waits until the phase of this parity has completed.
+// Waits until the phase of this parity has completed; the thread may sleep meanwhile.
 __device__ inline void wait(uint64_t* barrier, uint32_t parity) {
   asm volatile(
       "{\n"

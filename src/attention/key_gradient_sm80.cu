@@ -80,6 +80,7 @@ struct Shared {
   Stage stage[2];
   RowTile rows[2];
   uint4 weights[kPairs][2][kHalfRows / 16][kM][32];  // of half a tile, as packed by each thread
+  uint64_t weights_made[kPairs][2];  // barriers; one for each half, so that its maker may run ahead
   Block block;
 };
 
@@ -100,7 +101,7 @@ class Worker {
       wait_copies<0>();
       __syncthreads();
       if (step + 1 < steps) request(step + 1);
-      visit(step % 2);
+      visit(step);
     }
     if (gradients_) {
       write(a_.grad_key, a_.keys.scale);
@@ -172,7 +173,8 @@ class Worker {
   }
 
   // One list tile of one query head. Not unrolled: both halves at once would not fit the registers.
-  __device__ void visit(int stage) {
+  __device__ void visit(int step) {
+    const int stage = step % 2;
 #pragma unroll 1
     for (int half = 0; half < 2; ++half) {
       const auto& operands = shared_.stage[stage];
@@ -182,13 +184,13 @@ class Worker {
       multiply_nt<kHeadDim>(scores, keys_, Operand::by_rows(gradients_ ? grad_out : query));
       Packed packed;
       if (gradients_) {
-        pair_ == 0 ? meet<await<1>, await<2>>(half) : meet<await<3>, await<4>>(half);
+        wait(&shared_.weights_made[pair_][half], step & 1);
         score_gradients(scores, shared_.rows[stage], half, packed);
       } else {
         weigh(scores, shared_.rows[stage], half);
         pack_operand(scores, packed);
         hand_over(packed, half);
-        pair_ == 0 ? meet<announce<1>, announce<2>>(half) : meet<announce<3>, announce<4>>(half);
+        arrive(&shared_.weights_made[pair_][half]);
       }
       multiply_nn<kHeadDim>(grad_, packed, Operand::by_columns(gradients_ ? query : grad_out));
     }
@@ -196,12 +198,6 @@ class Worker {
 
   __device__ static uint32_t half_rows(const __nv_bfloat16* rows, int half) {
     return shared_address(rows) + half * kHalfRows * Operand::kRowBytes;
-  }
-
-  // A barrier of the pair's, one for each half, so that the first warp may run ahead.
-  template <void (*kFirst)(int), void (*kSecond)(int)>
-  __device__ static void meet(int half) {
-    half == 0 ? kFirst(2 * 32) : kSecond(2 * 32);
   }
 
   __device__ void weigh(Scores& scores, const RowTile& rows, int half) const {
@@ -330,6 +326,7 @@ __global__ void __launch_bounds__(kThreads, kHeadDim == 64 ? 3 : 2)
     key_gradient(const __grid_constant__ KeyGradientArguments a) {
   extern __shared__ __align__(1024) uint8_t memory[];
   auto& shared = *reinterpret_cast<Shared<kHeadDim>*>(memory);
+  if (threadIdx.x < 2 * kPairs) init_barrier(&shared.weights_made[0][0] + threadIdx.x, 32);
   take_keys(a, shared.block);
   Worker<kHeadDim>(shared, a).run();
 }
