@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file_system.h"
+#include "base/folder_lock.h"
 #include "base/quantity.h"
 #include "model/parameter_table.h"
 #include "parallel/device.h"
@@ -76,9 +77,7 @@ std::string describe_devices(const RunConfig& config, const ModelConfig& model, 
 DryRunFact model_fact(const ModelConfig& model) {
   return {"model",
           "model",
-          fmt::format("{}: {} layers, width {}, {}/{} heads of {}, vocabulary {}",
-                      to_string(model.architecture), model.layers, model.hidden_size, model.heads,
-                      model.kv_heads, model.head_dim, model.vocab_size),
+          describe_shape(model),
           {{"architecture", to_string(model.architecture)},
            {"layers", model.layers},
            {"hidden_size", model.hidden_size},
@@ -217,7 +216,13 @@ std::vector<DryRunFact> dry_run(const RunConfig& config,
   facts.push_back(data_fact(config, stream));
   facts.push_back(run_fact(config));
   facts.push_back(learning_rate_fact(config));
-  const std::vector<std::string> warnings = start_warnings(config, model, device);
+  std::vector<std::string> warnings = start_warnings(config, model, device);
+  if (const auto holder = FolderLock::holder(config.run.folder)) {
+    warnings.push_back(fmt::format(
+        "run.folder: '{}' is in use by {}: a start would wait a little for its end, and "
+        "then refuse.",
+        config.run.folder, *holder));
+  }
   facts.push_back({"warnings", "warning", fmt::format("{}", fmt::join(warnings, "\n")), warnings});
   facts.push_back(start_fact(config, checkpoint));
   return facts;

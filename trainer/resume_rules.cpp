@@ -11,6 +11,7 @@
 #include "checkpoint/checkpoint_names.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/manifest.h"
+#include "trainer/model_setup.h"
 #include "trainer/run_folder.h"
 #include "trainer/training_checkpoint.h"
 
@@ -22,6 +23,21 @@ std::string checkpoints_of(const std::string& run_folder) { return run_folder + 
 // --allow-change does not reach these.
 bool is_part_of_model(const ConfigChange& change) {
   return change.key == "model.rope_scaling" || change.key == "model.architecture";
+}
+
+// The model is the checkpoint's: who has changed the file since would train another one than they
+// think. Without the file the run goes on as well.
+void refuse_another_model(const SavedCheckpoint& checkpoint, const RunConfig& config) {
+  const auto& file = config.model.architecture;
+  if (!file || !file_exists(*file)) return;
+  const std::string saved_file = checkpoint.path("config.json");
+  ModelConfig now = starting_model_config(config), saved = read_model_config(saved_file);
+  now.source = saved.source = {};  // in which the hybrid's own keys differ
+  if (now == saved) return;
+  fail(ExitCode::kConfiguration,
+       "model.architecture: {} describes another model now ({}) than the one that was saved in {} "
+       "({}). Set it back, or choose another run.folder for a run of the new model.",
+       *file, describe_shape(now), saved_file, describe_shape(saved));
 }
 
 // Which one CheckpointStore::newest_valid() would give, by the sizes of files alone. Throws as it.
@@ -103,7 +119,10 @@ std::vector<ConfigChange> compare_configs(const SavedCheckpoint& checkpoint,
       flags.push_back("--allow-change " + change.key);
     }
   }
-  if (refused.empty()) return changes;
+  if (refused.empty()) {
+    refuse_another_model(checkpoint, config);
+    return changes;
+  }
   std::string text = fmt::format(
       "{} was saved under another configuration, and the remaining steps would compute something "
       "else: {}. Set that back, or start a new run with model.init_from",

@@ -27,7 +27,9 @@ void refuse_what_is_in_the_way(const std::string& path) {
   };
   for (const auto& [name, is_folder, is_written_into] :
        {Entry{"checkpoints", true, true}, Entry{"hybrid", true, false},
-        Entry{"metrics.jsonl", false, true}, Entry{"run.log", false, true}}) {
+        Entry{"metrics.jsonl", false, true}, Entry{"run.log", false, true},
+        Entry{"config.yaml", false, false}, Entry{"config.resolved.yaml", false, false},
+        Entry{"environment.json", false, false}, Entry{"status.json", false, false}}) {
     const std::string there = path + "/" + name;
     if (is_folder ? file_exists(there) : folder_exists(there)) {
       fail(ExitCode::kConfiguration,

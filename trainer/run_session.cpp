@@ -62,8 +62,9 @@ struct Surroundings {
 struct Start {
   TrainingProgress progress;
   ModelConfig model;
-  std::string tokenizer_hash;  // of the starting folder; "" when it is not known
-  bool exported = false;       // what this progress is to leave behind is there
+  std::string tokenizer_hash;          // of the starting folder; "" when it is not known
+  bool exported = false;               // what this progress is to leave behind is there
+  std::vector<std::string> validated;  // sets, at the step of this progress
 
   bool is_finished(const RunConfig& config) const { return progress.step >= config.total_steps(); }
 };
@@ -183,6 +184,7 @@ Start agree_on_start(const RunConfig& config, const std::optional<RootFiles>& ro
     text = Json{{"progress", to_json(progress)},
                 {"model", export_config(model, ExportLayout::kBase, model.dtype, {})},
                 {"tokenizer", starting_tokenizer_hash(config)},
+                {"validated", validated_sets(root->folder.metrics(), progress.step)},
                 {"exported",
                  !config.checkpoint.export_at_end || (folder_exists(root->folder.hybrid()) &&
                                                       !goes_back(root->store, progress.step))}}
@@ -193,7 +195,7 @@ Start agree_on_start(const RunConfig& config, const std::optional<RootFiles>& ro
   const JsonCursor cursor(json, source, ExitCode::kInternal);
   return {progress_from_json(cursor["progress"]),
           parse_model_config(cursor["model"].value(), source), cursor["tokenizer"].string(),
-          cursor["exported"].boolean()};
+          cursor["exported"].boolean(), json["validated"].get<std::vector<std::string>>()};
 }
 
 // The model on this rank's device, its weights still zero.
@@ -374,7 +376,7 @@ End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
       {s.config, s.communicator, trained.model, trained.parameters, *observer, s.watchdog,
        s.root ? &s.root->store : nullptr, profiler.get(), s.facts.bf16_peak_flops,
        captured ? &*captured : nullptr, /*lag=*/s.device.is_cuda() ? size_t{1} : size_t{0}},
-      start.progress, std::move(*stream), std::move(validation));
+      start.progress, std::move(*stream), std::move(validation), start.validated);
   const RunOutcome outcome = run_trainer(trainer, *observer, s);
   observer->enter(trainer.progress().step,
                   outcome == RunOutcome::kFinished ? "finished" : "stopped");

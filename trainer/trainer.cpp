@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -62,7 +63,7 @@ std::vector<RoutingRow> routing_rows(const StepReport& report, bool with_router)
 }  // namespace
 
 Trainer::Trainer(const Parts& parts, const TrainingProgress& progress, BatchStream stream,
-                 std::vector<NamedStream> validation)
+                 std::vector<NamedStream> validation, std::vector<std::string> validated)
     : config_(parts.config),
       communicator_(parts.communicator),
       model_(parts.model),
@@ -81,7 +82,8 @@ Trainer::Trainer(const Parts& parts, const TrainingProgress& progress, BatchStre
       progress_(progress),
       micro_batches_(stream.micro_batches()),
       batches_(std::move(stream), progress.step + 1),
-      validation_(std::move(validation)) {
+      validation_(std::move(validation)),
+      validated_(std::move(validated)) {
   optimizer_.set_updates(progress_.updates);
   if (steers_ratio(config_)) {
     model_.set_gamma(progress_.gamma);
@@ -100,29 +102,35 @@ RunOutcome Trainer::run() {
 }
 
 RunOutcome Trainer::run_steps() {
+  // What a stop has left of the step before the first.
+  if (progress_.step > 0 && validates_after(progress_.step) && validate()) return stop_here();
+  validated_.clear();
   while (progress_.step < total_steps_) {
     if (profiler_ != nullptr) profiler_->before_step(next_step());
-    const bool stop = step();
+    bool stop = step();
     if (!in_flight_.empty()) continue;  // nothing below is due
     const int64_t done = progress_.step;
     const bool last = done == total_steps_;
-    // Who asked to stop may not wait for a validation.
-    bool saved = stop && save();
+    if (stop) save();
     finish_profile(/*run_ends=*/last || stop);
-    if (done % config_.validation.every == 0 || last) validate();
-    if (done % config_.checkpoint.every == 0 || last) saved = save();
-    if (stop && !last) {
-      if (saved) return RunOutcome::kStopped;
-      throw AgreedError(
-          ExitCode::kCheckpoint,
-          fmt::format(
-              "The run was asked to stop at step {}, but its checkpoint could not be saved; "
-              "it can be resumed from the last one that was.",
-              done));
-    }
+    if (last || (validates_after(done) && !stop)) stop = validate();
+    if (last || done % config_.checkpoint.every == 0) save();
+    if (stop && !last) return stop_here();
   }
   return RunOutcome::kFinished;
 }
+
+RunOutcome Trainer::stop_here() {
+  finish_profile(/*run_ends=*/true);
+  if (saved()) return RunOutcome::kStopped;
+  throw AgreedError(
+      ExitCode::kCheckpoint,
+      fmt::format("The run was asked to stop at step {}, but its checkpoint could not be saved; it "
+                  "can be resumed from the last one that was.",
+                  progress_.step));
+}
+
+bool Trainer::validates_after(int64_t step) const { return step % config_.validation.every == 0; }
 
 int64_t Trainer::next_step() const {
   return progress_.step + static_cast<int64_t>(in_flight_.size()) + 1;
@@ -223,8 +231,7 @@ std::unique_ptr<Watchdog::Watch> Trainer::watch_queue() {
 
 bool Trainer::needs_results(int64_t step) const {
   const auto& profile = config_.log.profile;
-  return step == total_steps_ || step % config_.validation.every == 0 ||
-         step % config_.checkpoint.every == 0 ||
+  return step == total_steps_ || validates_after(step) || step % config_.checkpoint.every == 0 ||
          (profile && (step + 1 == profile->start || step == profile->last()));
 }
 
@@ -341,17 +348,39 @@ void Trainer::finish_profile(bool run_ends) {
   watchdog_.set_timeout(config_.parallel.timeout);
 }
 
-void Trainer::validate() {
-  observer_.enter(progress_.step, "validation");
+bool Trainer::validate() {
+  const int64_t step = progress_.step;
+  bool stop = false;
+  const auto goes_on = [&] {
+    if (stop || !asked_to_stop()) return true;
+    stop = true;
+    save();
+    observer_.enter(step, "validation");
+    return step == total_steps_;
+  };
+  observer_.enter(step, "validation");
   for (NamedStream& set : validation_) {
-    const ValidationResult result = validate_model(model_, set, communicator_, watchdog_);
-    observer_.record(ValidationMetrics{progress_.step, set.name, result.nll, std::exp(result.nll),
-                                       result.full_ratio, result.targets});
+    if (std::find(validated_.begin(), validated_.end(), set.name) != validated_.end()) continue;
+    const auto result = validate_model(model_, set, communicator_, watchdog_, goes_on);
+    if (!result) break;
+    observer_.record(ValidationMetrics{step, set.name, result->nll, std::exp(result->nll),
+                                       result->full_ratio, result->targets});
   }
+  return stop;
 }
 
-bool Trainer::save() {
-  if (saved_step_ == progress_.step) return true;
+bool Trainer::asked_to_stop() {
+  const bool here = stop_signal() != 0;
+  if (communicator_.size() == 1) return here;
+  at::Tensor ranks = at::full({1}, here ? 1.0 : 0.0,
+                              at::TensorOptions().dtype(at::kDouble).device(parameters_.device()));
+  communicator_.all_reduce(ranks);
+  const Watchdog::Watch watch(watchdog_, "the other ranks to say whether they were asked to stop");
+  return ranks.item<double>() > 0;
+}
+
+void Trainer::save() {
+  if (saved()) return;
   observer_.enter(progress_.step, "save");
   bool saved = true;
   watchdog_.set_timeout(config_.parallel.timeout_first);  // the others wait for rank 0's disk
@@ -377,7 +406,6 @@ bool Trainer::save() {
   saved = communicator_.broadcast_text(saved ? "saved" : "", 0) == "saved";
   watchdog_.set_timeout(config_.parallel.timeout);
   if (saved) saved_step_ = progress_.step;
-  return saved;
 }
 
 }  // namespace swiattn

@@ -55,8 +55,10 @@ class Trainer {
   };
 
   // Begins after `progress`: 0 steps for a new run. The parameters hold the weights and moments.
+  // `validated` names the sets whose results at that step are recorded; a run that was asked to
+  // stop may have left some out.
   Trainer(const Parts& parts, const TrainingProgress& progress, BatchStream stream,
-          std::vector<NamedStream> validation);
+          std::vector<NamedStream> validation, std::vector<std::string> validated);
 
   // Trains until the last step or a signal; saves at both, and in between as the configuration
   // says. Throws Error{kNumerics} when too many steps in a row are skipped.
@@ -65,7 +67,8 @@ class Trainer {
   // Of the steps whose results are known: after run() all of them, after an exception those before
   // the one that failed.
   const TrainingProgress& progress() const { return progress_; }
-  // Whether a checkpoint holds this progress: a full disk can have prevented it.
+  // Whether a checkpoint holds this progress, on all ranks alike: a full disk can have prevented
+  // it.
   bool saved() const { return saved_step_ == progress_.step; }
 
  private:
@@ -107,9 +110,16 @@ class Trainer {
   // Writes the profile if this step is its last one, or in the middle of it if the run ends here.
   // Collective.
   void finish_profile(bool run_ends);
-  void validate();
-  // Whether the checkpoint of this step is on disk, on all ranks alike.
-  bool save();
+  bool validates_after(int64_t step) const;
+  // On the sets that the step has not been validated on. Who asks to stop in the middle of it does
+  // not wait: the step is saved at once and, unless it is the last one, the rest left to the next
+  // start. Returns whether any rank was asked to. Collective.
+  bool validate();
+  bool asked_to_stop();  // any rank; collective
+  // Ends the run after a step that any rank was asked to stop in. Throws where it is not saved.
+  RunOutcome stop_here();
+  // Where that fails, saved() stays false and training goes on. Collective.
+  void save();
 
   const RunConfig& config_;
   Communicator& communicator_;
@@ -131,6 +141,7 @@ class Trainer {
   int64_t micro_batches_;          // of this rank in a step
   Prefetcher batches_;
   std::vector<NamedStream> validation_;
+  std::vector<std::string> validated_;         // sets, at the step of progress_
   std::deque<StepInFlight> in_flight_;         // the oldest first
   std::optional<DeviceMoment> counting_from_;  // where the time of the oldest begins
   std::optional<int64_t> saved_step_;

@@ -5,8 +5,9 @@
 
 namespace swiattn {
 
-ValidationResult validate_model(const CausalLm& model, NamedStream& set, Communicator& communicator,
-                                Watchdog& watchdog) {
+std::optional<ValidationResult> validate_model(const CausalLm& model, NamedStream& set,
+                                               Communicator& communicator, Watchdog& watchdog,
+                                               const std::function<bool()>& goes_on) {
   StepSums sums(model.config().layers, model.device());
   for (int64_t step = 1; step <= set.steps; ++step) {
     for (int64_t i = 0; i < set.stream.micro_batches(); ++i) {
@@ -14,11 +15,12 @@ ValidationResult validate_model(const CausalLm& model, NamedStream& set, Communi
       const MicroBatch micro_batch = model.prepare(packed_tokens(batch));
       sums.add(model.evaluate(micro_batch, Branches::kTaken), micro_batch);
     }
+    if (!goes_on()) return std::nullopt;
   }
   communicator.all_reduce(sums.tensor());
   const Watchdog::Watch watch(watchdog, "the validation's results");
   const StepReport report(sums.tensor().cpu());
-  return {report.loss(), report.full_ratio(), static_cast<int64_t>(report.counted)};
+  return ValidationResult{report.loss(), report.full_ratio(), static_cast<int64_t>(report.counted)};
 }
 
 }  // namespace swiattn

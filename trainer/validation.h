@@ -1,6 +1,9 @@
 // The loss on a validation set, over all ranks.
 #pragma once
 
+#include <functional>
+#include <optional>
+
 #include "model/causal_lm.h"
 #include "parallel/communicator.h"
 #include "parallel/watchdog.h"
@@ -15,8 +18,10 @@ struct ValidationResult {
 };
 
 // Collective. Each rank takes its share of every global batch. The watchdog watches the wait for
-// the other ranks.
-ValidationResult validate_model(const CausalLm& model, NamedStream& set, Communicator& communicator,
-                                Watchdog& watchdog);
+// the other ranks. `goes_on` is asked after every global batch, and where it says no there is no
+// result; all ranks have to get the same answer.
+std::optional<ValidationResult> validate_model(const CausalLm& model, NamedStream& set,
+                                               Communicator& communicator, Watchdog& watchdog,
+                                               const std::function<bool()>& goes_on);
 
 }  // namespace swiattn

@@ -35,6 +35,8 @@ int take_lock(int lock, std::chrono::milliseconds patience) {
       error);
 }
 
+std::string lock_file(const std::string& folder) { return folder + "/.lock"; }
+
 std::string holder_of(const std::string& file) {
   std::string text = read_file(file, ExitCode::kConfiguration);
   while (text.ends_with('\n')) text.pop_back();
@@ -51,7 +53,7 @@ void write_holder(int lock) {
 }  // namespace
 
 FolderLock::FolderLock(const std::string& folder, std::chrono::milliseconds patience) {
-  const std::string file = folder + "/.lock";
+  const std::string file = lock_file(folder);
   lock_ = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (lock_ < 0) refuse_file(file, "opened", errno);
   if (const int error = take_lock(lock_, patience); error != 0) {
@@ -66,5 +68,15 @@ FolderLock::FolderLock(const std::string& folder, std::chrono::milliseconds pati
 }
 
 FolderLock::~FolderLock() { close(lock_); }
+
+std::optional<std::string> FolderLock::holder(const std::string& folder) {
+  const std::string file = lock_file(folder);
+  const int lock = open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (lock < 0) return std::nullopt;
+  // Shared with others who only look; let go of by closing.
+  const bool held = flock(lock, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  close(lock);
+  return held ? std::optional(holder_of(file)) : std::nullopt;
+}
 
 }  // namespace swiattn

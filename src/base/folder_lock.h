@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 
 namespace swiattn {
@@ -19,6 +20,10 @@ class FolderLock {
   ~FolderLock();
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
+
+  // Who holds the lock of a folder just now, if anybody does and this user may see it. Writes
+  // nothing.
+  static std::optional<std::string> holder(const std::string& folder);
 
  private:
   int lock_ = -1;  // descriptor of .lock

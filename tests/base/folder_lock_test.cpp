@@ -37,6 +37,16 @@ TEST_F(FolderLockTest, RefusesASecondHolderNamingTheFirst) {
                                HasSubstr(fmt::format("process {} on {}", getpid(), host_name()))));
 }
 
+TEST_F(FolderLockTest, TellsItsHolderWithoutTakingIt) {
+  EXPECT_EQ(FolderLock::holder(folder_.path()), std::nullopt);
+  auto first = take();
+  const std::string process = fmt::format("process {} on {}", getpid(), host_name());
+  EXPECT_EQ(FolderLock::holder(folder_.path()), process);
+  first.reset();
+  EXPECT_EQ(FolderLock::holder(folder_.path()), std::nullopt);
+  EXPECT_NO_THROW(take());
+}
+
 TEST_F(FolderLockTest, IsFreeAgainWhenItsHolderIsGone) {
   take();
   EXPECT_NO_THROW(take());

@@ -7,110 +7,21 @@
 
 #include <chrono>
 #include <csignal>
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <random>
 #include <thread>
 
-#include "../base/temporary_folder.h"
-#include "../checkpoint/newer_format.h"
-#include "../model/small_models.h"
 #include "base/file_system.h"
-#include "base/hash.h"
-#include "small_run.h"
+#include "base/json.h"
+#include "resumable_run.h"
 
 namespace swiattn {
 namespace {
 
-constexpr int kSteps = 12;
-
-// A small model and data in `root`, and the command that trains it there.
-class SmallRun {
- public:
-  explicit SmallRun(int ranks) : ranks_(ranks) {
-    const ModelConfig config = small_config(Architecture::kLlama);
-    write_model_folder(root() + "/base", config, random_weights(config, false, 5));
-    write_flat_shard(root() + "/tokens.bin", random_documents(3000, config.vocab_size, 6));
-    std::ofstream(root() + "/run.yaml") << fmt::format(
-        "run: {{folder: {0}/run}}\n"
-        "model: {{init_from: {0}/base, compute: float32}}\n"
-        "attention: {{window: 8}}\n"
-        "regularizer: {{gamma: 0.02}}\n"
-        "data: {{sequence_length: 32, sources: [{{path: {0}/tokens.bin, eos_id: 60}}],\n"
-        "       validation: [{{name: held, path: {0}/tokens.bin, eos_id: 60}}]}}\n"
-        "train: {{steps: {1}, global_batch: 4}}\n"
-        "optimizer: {{learning_rate: 1.0e-3}}\n"
-        "schedule: {{warmup: 2}}\n"
-        "validation: {{every: 4, batches: 2}}\n"
-        "checkpoint: {{every: 3, keep_last: 2}}\n",
-        root(), kSteps);
-  }
-
-  std::string root() const { return folder_.path(); }
-  std::string folder(const std::string& name) const { return root() + "/" + name; }
-
-  std::string command(const std::string& name, const std::string& flags = "") const {
-    const std::string launcher =
-        ranks_ == 1 ? ""
-                    : fmt::format("mpirun --allow-run-as-root --oversubscribe -np {} ", ranks_);
-    return fmt::format("{}{}/swiattn-train --device cpu --config {}/run.yaml --run.folder={} {}",
-                       launcher, SWIATTN_PROGRAMS, root(), folder(name), flags);
-  }
-  ProgramResult train(const std::string& name, const std::string& flags = "") const {
-    return run_command(command(name, flags));
-  }
-
-  // Starts the run in a process group of its own and returns its process id.
-  pid_t start(const std::string& name) const {
-    const std::string line = "OMP_NUM_THREADS=1 exec " + command(name) + " >/dev/null 2>&1";
-    const pid_t child = fork();
-    if (child == 0) {
-      setpgid(0, 0);
-      execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
-      _exit(127);
-    }
-    return child;
-  }
-
-  // Losses of all steps, validation included, and the hash of the weights: what must be equal.
-  std::string outcome(const std::string& name) const {
-    std::string text;
-    for (const Json& line : read_metrics(folder(name), "train")) {
-      text += fmt::format("{} {} {} {}\n", line.at("step").dump(), line.at("loss").dump(),
-                          line.at("grad_norm").dump(), line.at("full_ratio_by_layer").dump());
-    }
-    for (const Json& line : read_metrics(folder(name), "validation")) {
-      text += fmt::format("{} {}\n", line.at("step").dump(), line.at("nll").dump());
-    }
-    for (const char* file : {"model.safetensors", "optimizer.safetensors"}) {
-      const std::string path =
-          fmt::format("{}/checkpoints/step-{:08}/{}", folder(name), kSteps, file);
-      text += format_hash(hash_text(read_file(path, ExitCode::kCheckpoint))) + "\n";
-    }
-    const std::string exported = folder(name) + "/hybrid/model.safetensors";
-    return text + format_hash(hash_text(read_file(exported, ExitCode::kCheckpoint)));
-  }
-
-  // SIGKILL to every rank; waits until they are gone. The brackets keep the pattern from matching
-  // the shell that carries it.
-  void kill_ranks() const {
-    const std::string pattern = fmt::format("'[s]wiattn-train --device.*{}'", root());
-    run_command("pkill -KILL -f " + pattern);
-    while (run_command("pgrep -f " + pattern).code == 0) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
-  }
-
- private:
-  int ranks_;
-  TemporaryFolder folder_;
-};
-
 class ResumeTest : public testing::TestWithParam<int> {};
 
 TEST_P(ResumeTest, StoppingAndResumingGivesTheSameBits) {
-  const SmallRun run(GetParam());
+  const ResumableRun run(GetParam());
   const ProgramResult whole = run.train("whole");
   ASSERT_EQ(whole.code, 0) << whole.output;
   const std::string expected = run.outcome("whole");
@@ -134,8 +45,36 @@ TEST_P(ResumeTest, StoppingAndResumingGivesTheSameBits) {
   EXPECT_EQ(run.outcome("stopped"), expected);
 }
 
+// In the validations of steps 2, 4, …, and in what they have left to the next start, too.
+TEST_P(ResumeTest, StoppingInValidationsGivesTheSameBits) {
+  const ResumableRun run(GetParam());
+  const std::string flags = "--validation.every=1 --validation.batches=20";  // most of the time
+  ASSERT_EQ(run.train("whole", flags).code, 0);
+  const std::string file = run.folder("stopped") + "/status.json";
+  const auto validates = [&](int64_t step) {
+    if (!file_exists(file)) return false;
+    const Json status = Json::parse(read_file(file, ExitCode::kData));
+    return status["phase"] == "validation" && status["step"] == step;
+  };
+  for (const int64_t step : {2, 2, 4, 4, 6, 8, 8, 10}) {
+    std::filesystem::remove(file);
+    const pid_t child = run.start("stopped", flags);
+    int status = 0;
+    while (!validates(step) && waitpid(child, &status, WNOHANG) == 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    kill(child, SIGUSR1);
+    waitpid(child, &status, 0);
+    ASSERT_TRUE(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 0) break;  // it was too fast to be caught
+    ASSERT_EQ(WEXITSTATUS(status), 75) << "in the validation of step " << step;
+  }
+  EXPECT_EQ(run.train("stopped", flags).code, 0);
+  EXPECT_EQ(run.outcome("stopped"), run.outcome("whole"));
+}
+
 TEST_P(ResumeTest, KillingTheRanksAtRandomMomentsGivesTheSameBits) {
-  const SmallRun run(GetParam());
+  const ResumableRun run(GetParam());
   ASSERT_EQ(run.train("whole").code, 0);
   const std::string expected = run.outcome("whole");
   std::random_device device;
@@ -160,7 +99,7 @@ TEST_P(ResumeTest, KillingTheRanksAtRandomMomentsGivesTheSameBits) {
 INSTANTIATE_TEST_SUITE_P(Ranks, ResumeTest, testing::Values(1, 2));
 
 TEST(ResumeElsewhereTest, AnotherNumberOfRanksContinuesTheSameOrder) {
-  const SmallRun one(1);
+  const ResumableRun one(1);
   ASSERT_EQ(one.train("whole").code, 0);
   const auto expected = read_metrics(one.folder("whole"), "train");
   // The last three steps once more, on two ranks, from the checkpoint of step 9.
@@ -179,231 +118,8 @@ TEST(ResumeElsewhereTest, AnotherNumberOfRanksContinuesTheSameOrder) {
   }
 }
 
-TEST(ResumeRulesTest, AChangeOfTheMathematicsIsRefusedByName) {
-  const SmallRun run(1);
-  ASSERT_EQ(run.train("run").code, 0);
-  const ProgramResult refused = run.train("run", "--attention.window=4");
-  EXPECT_EQ(refused.code, 2);
-  EXPECT_NE(refused.output.find("attention.window"), std::string::npos) << refused.output;
-  EXPECT_NE(refused.output.find("--allow-change"), std::string::npos) << refused.output;
-  const ProgramResult misspelt = run.train("run", "--allow-change attention.windw");
-  EXPECT_EQ(misspelt.code, 2);
-  EXPECT_NE(misspelt.output.find("attention.windw: there is no such key"), std::string::npos);
-}
-
-TEST(ResumeRulesTest, AllChangesOfTheMathematicsAreNamedTogether) {
-  const SmallRun run(1);
-  ASSERT_EQ(run.train("run").code, 0);
-  const std::string flags =
-      "--attention.window=4 --optimizer.weight_decay=0.2 --log.every=2 "
-      "'--model.rope_scaling={type: linear, factor: 2}' ";
-  const ProgramResult refused = run.train("run", flags + "--allow-change optimizer.weight_decay");
-  EXPECT_EQ(refused.code, 2);
-  for (const char* words :
-       {"; attention.window was 8 and is 4 now. Set that back",
-        "model.rope_scaling was null and is ",
-        "; --allow-change attention.window accepts a change. model.rope_scaling is part of the "
-        "model, and --allow-change does not reach it."}) {
-    EXPECT_NE(refused.output.find(words), std::string::npos) << words << " in " << refused.output;
-  }
-  for (const char* words : {"weight_decay", "log.every"}) {
-    EXPECT_EQ(refused.output.find(words), std::string::npos) << words << " in " << refused.output;
-  }
-}
-
-TEST(ResumeRulesTest, ChangesAreToldWhereSomethingIsLeftToCompute) {
-  const SmallRun run(1);
-  ASSERT_EQ(run.train("run").code, 0);
-  const std::string words = "train.recompute changes from none to layer.";
-  const ProgramResult finished = run.train("run", "--train.recompute=layer");
-  EXPECT_EQ(finished.code, 0) << finished.output;
-  EXPECT_EQ(finished.output.find(words), std::string::npos) << finished.output;
-  const ProgramResult resumed =
-      run.train("run", "--train.recompute=layer --resume " + run.folder("run") +
-                           "/checkpoints/step-00000009");
-  EXPECT_EQ(resumed.code, 0) << resumed.output;
-  EXPECT_NE(resumed.output.find(words), std::string::npos) << resumed.output;
-}
-
-TEST(ResumeRulesTest, ARefusedBackendLeavesNoFolder) {
-  const SmallRun run(1);
-  EXPECT_EQ(run.train("run", "--attention.backend=fused").code, 2);
-  EXPECT_FALSE(folder_exists(run.folder("run")));
-}
-
-TEST(ResumeRulesTest, AFinishedRunEndsAtOnceAndCompletesAMissingExport) {
-  const SmallRun run(1);
-  ASSERT_EQ(run.train("run").code, 0);
-  std::filesystem::remove_all(run.folder("run") + "/hybrid");
-  const ProgramResult again = run.train("run");
-  EXPECT_EQ(again.code, 0) << again.output;
-  EXPECT_TRUE(folder_exists(run.folder("run") + "/hybrid"));
-}
-
-TEST(ResumeRulesTest, NeverRefusesAFolderWithARun) {
-  const SmallRun run(1);
-  ASSERT_EQ(run.train("run", "--resume never").code, 0);
-  const ProgramResult refused = run.train("run", "--resume never");
-  EXPECT_EQ(refused.code, 2) << refused.output;
-}
-
-TEST(ResumeRulesTest, ADryRunSaysWhereAStartWouldBeginAndRefusesWhatItWould) {
-  const SmallRun run(1);
-  const auto expect = [&](const std::string& flags, int code, const std::string& words) {
-    const ProgramResult result = run.train("run", "--dry-run " + flags);
-    EXPECT_EQ(result.code, code) << flags << result.output;
-    EXPECT_NE(result.output.find(words), std::string::npos) << flags << result.output;
-  };
-  expect("", 0, "starts      from the beginning");
-  EXPECT_FALSE(folder_exists(run.folder("run")));
-  ASSERT_EQ(run.train("run").code, 0);
-  const std::string newest = fmt::format("{}/checkpoints/step-{:08}", run.folder("run"), kSteps);
-  expect("", 0, fmt::format("trains      no more: {} is of the last step, {}", newest, kSteps));
-  expect(fmt::format("--train.steps={} --allow-change train.steps", kSteps + 3), 0,
-         fmt::format("goes on     after step {}, from {}", kSteps, newest));
-  expect("--regularizer.gamma=0.1", 2, "regularizer.gamma was");
-  expect("--regularizer.gamma=0.1 --allow-change regularizer.gamma", 0, "no more");
-  expect("--resume never", 2, "holds a run already");
-  expect("--resume nowhere", 4, "nowhere, which is no folder");
-  expect("--resume " + run.folder("run"), 4, "which is no checkpoint: it has no MANIFEST.json");
-  std::filesystem::resize_file(newest + "/model.safetensors", 100);
-  expect("--resume " + newest, 4, "model.safetensors");
-  expect("", 0, "goes on     after step");
-}
-
-TEST(ResumeRulesTest, JsonIsWhatThisStartAddsToTheRecords) {
-  const SmallRun run(1);
-  ASSERT_EQ(run.train("run").code, 0);
-  const std::string metrics = run.folder("run") + "/metrics.jsonl";
-  const std::string before = read_file(metrics, ExitCode::kConfiguration);
-  const std::string command =
-      run.command("run", "--json --train.steps=14 --allow-change train.steps");
-  const ProgramResult more = run_command(fmt::format("sh -c '{} 2>/dev/null'", command));
-  EXPECT_EQ(more.code, 0);
-  EXPECT_FALSE(more.output.empty());
-  EXPECT_EQ(before + more.output, read_file(metrics, ExitCode::kConfiguration));
-}
-
-TEST(ResumeRulesTest, ADryRunTakesTheModelFromTheCheckpoint) {
-  const SmallRun run(1);
-  ASSERT_EQ(run.train("run").code, 0);
-  std::filesystem::remove_all(run.root() + "/base");
-  const ProgramResult there = run.train("run", "--dry-run");
-  EXPECT_EQ(there.code, 0) << there.output;
-  EXPECT_NE(there.output.find("#   model       llama: "), std::string::npos) << there.output;
-  EXPECT_EQ(run.train("other", "--dry-run").code, 4);
-}
-
-TEST(ResumeRulesTest, ADryRunRefusesWhatItsFolderKeepsAStartFrom) {
-  const SmallRun run(1);
-  ASSERT_EQ(run.train("run").code, 0);
-  const std::string checkpoints = run.folder("run") + "/checkpoints";
-  const auto expect_both_to_refuse = [&](int code, const std::string& words) {
-    for (const char* flags : {"--dry-run", ""}) {
-      const ProgramResult result = run.train("run", flags);
-      EXPECT_EQ(result.code, code) << flags << result.output;
-      EXPECT_NE(result.output.find(words), std::string::npos) << flags << result.output;
-    }
-  };
-  give_newer_format(fmt::format("{}/step-{:08}", checkpoints, kSteps));
-  expect_both_to_refuse(4, "format version 2 is newer");
-  for (const auto& entry : std::filesystem::directory_iterator(checkpoints)) {
-    if (entry.is_directory()) std::filesystem::remove(entry.path() / "MANIFEST.json");
-  }
-  expect_both_to_refuse(4, "no checkpoint of this run verifies");
-  expect_both_to_refuse(4, "no checkpoint of this run verifies");  // once they are set aside
-  std::filesystem::remove_all(checkpoints);
-  std::ofstream(checkpoints) << "a file";
-  expect_both_to_refuse(2, "is a file, where the run has a folder of this name");
-  std::filesystem::remove(checkpoints);
-  std::filesystem::remove(run.folder("run") + "/metrics.jsonl");
-  std::filesystem::create_directory(run.folder("run") + "/metrics.jsonl");
-  expect_both_to_refuse(2, "is a folder, where the run has a file of this name");
-}
-
-TEST(ResumeRulesTest, ADamagedNewestCheckpointFallsBackToTheOneBefore) {
-  const SmallRun run(1);
-  ASSERT_EQ(run.train("run").code, 0);
-  const std::string expected = run.outcome("run");
-  const std::string newest = fmt::format("{}/checkpoints/step-{:08}", run.folder("run"), kSteps);
-  {
-    std::fstream file(newest + "/model.safetensors",
-                      std::ios::in | std::ios::out | std::ios::binary);
-    file.seekp(-1, std::ios::end);
-    file.put('\x55');
-  }
-  std::filesystem::remove_all(run.folder("run") + "/hybrid");
-  const ProgramResult again = run.train("run");
-  ASSERT_EQ(again.code, 0) << again.output;
-  EXPECT_TRUE(folder_exists(newest + ".corrupt"));
-  EXPECT_EQ(run.outcome("run"), expected);
-  // An explicit path never falls back.
-  const ProgramResult refused = run.train("run", "--resume " + newest + ".corrupt");
-  EXPECT_EQ(refused.code, 4) << refused.output;
-}
-
-TEST(ResumeRulesTest, AnExtendedRunExportsItsLastWeightsAndKeepsTheFormerExport) {
-  const SmallRun run(1);
-  const std::string shorter = "--train.steps=6 --schedule.kind=constant";
-  const std::string longer = "--train.steps=12 --schedule.kind=constant";
-  ASSERT_EQ(run.train("run", shorter).code, 0);
-  const auto exported = [&](const std::string& folder) {
-    return read_file(run.folder("run") + "/" + folder + "/model.safetensors",
-                     ExitCode::kCheckpoint);
-  };
-  const std::string former = exported("hybrid");
-  const ProgramResult extended = run.train("run", longer + " --allow-change train.steps");
-  ASSERT_EQ(extended.code, 0) << extended.output;
-  EXPECT_NE(exported("hybrid"), former);
-  EXPECT_EQ(exported("hybrid.superseded"), former);
-  ASSERT_EQ(run.train("whole", longer).code, 0);
-  EXPECT_EQ(exported("hybrid"),
-            read_file(run.folder("whole") + "/hybrid/model.safetensors", ExitCode::kCheckpoint));
-}
-
-TEST(ResumeRulesTest, WhatIsComputedTwiceMayChangeAndChangesNothing) {
-  const SmallRun run(1);
-  ASSERT_EQ(run.train("run", "--train.recompute=selective").code, 0);
-  const std::string expected = run.outcome("run");
-  const std::string older = run.folder("run") + "/checkpoints/step-00000009";
-  const ProgramResult resumed = run.train("run", "--train.recompute=layer --resume " + older);
-  ASSERT_EQ(resumed.code, 0) << resumed.output;
-  EXPECT_EQ(run.outcome("run"), expected);
-}
-
-TEST(ResumeRulesTest, ARefusedStartMovesNothing) {
-  const SmallRun run(1);
-  ASSERT_EQ(run.train("run").code, 0);
-  const std::string older = run.folder("run") + "/checkpoints/step-00000009";
-  const std::string newest = fmt::format("{}/checkpoints/step-{:08}", run.folder("run"), kSteps);
-  const ProgramResult refused = run.train("run", "--attention.window=4 --resume " + older);
-  EXPECT_EQ(refused.code, 2) << refused.output;
-  const ProgramResult no_data =
-      run.train("run", "--resume " + older +
-                           " '--data.sources=[{path: /nowhere.bin, eos_id: 60}]' --allow-change "
-                           "data.sources");
-  EXPECT_EQ(no_data.code, 3) << no_data.output;
-  EXPECT_TRUE(folder_exists(newest));
-  EXPECT_TRUE(folder_exists(run.folder("run") + "/hybrid"));
-  // Accepted, the abandoned ones keep their bytes under another name.
-  ASSERT_EQ(run.train("run", "--resume " + older).code, 0);
-  EXPECT_TRUE(folder_exists(newest + ".superseded"));
-  EXPECT_TRUE(folder_exists(newest));
-}
-
-TEST(ResumeRulesTest, ACheckpointOfAnotherRunNeedsAFolderOfItsOwn) {
-  const SmallRun run(1);
-  ASSERT_EQ(run.train("one").code, 0);
-  ASSERT_EQ(run.train("two").code, 0);
-  const std::string foreign = run.folder("one") + "/checkpoints/step-00000009";
-  const std::string before = run.outcome("two");
-  const ProgramResult refused = run.train("two", "--resume " + foreign);
-  EXPECT_EQ(refused.code, 2) << refused.output;
-  EXPECT_EQ(run.outcome("two"), before);
-}
-
 TEST(OneBadRankTest, AStoppedRankEndsTheOthersWithinTheTimeout) {
-  const SmallRun run(2);
+  const ResumableRun run(2);
   const std::string limits =
       " --parallel.timeout=2s --parallel.timeout_first=20s --train.steps=5000";
   const std::string log = run.folder("output");
@@ -427,44 +143,6 @@ TEST(OneBadRankTest, AStoppedRankEndsTheOthersWithinTheTimeout) {
   EXPECT_LT(waited, std::chrono::seconds(40));
   run_command(fmt::format("pkill -KILL -f 'swiattn-train --device.*[{}]{}'",
                           run.root().substr(0, 1), run.root().substr(1)));
-}
-
-// A limit on the size of files stands for the full disk: writes really fail, in the middle.
-TEST(ResumeRulesTest, AFullDiskCostsNoCommittedCheckpoint) {
-  const SmallRun run(1);
-  ASSERT_EQ(run.train("run").code, 0);
-  const std::string expected = run.outcome("run");
-  const std::string checkpoints = run.folder("run") + "/checkpoints";
-  std::filesystem::remove_all(fmt::format("{}/step-{:08}", checkpoints, kSteps));
-  std::filesystem::remove_all(run.folder("run") + "/hybrid");
-
-  const ProgramResult full = run_command("ulimit -f 120; " + run.command("run"));
-  EXPECT_EQ(full.code, 4) << full.output;
-  EXPECT_NE(full.output.find("was not saved; training goes on"), std::string::npos) << full.output;
-  EXPECT_NE(full.output.find("its last checkpoint could not be saved"), std::string::npos)
-      << full.output;
-  EXPECT_EQ(read_metrics(run.folder("run"), "train").size(), kSteps);
-  EXPECT_FALSE(folder_exists(run.folder("run") + "/hybrid"));
-  const ProgramResult verified = run_command(
-      fmt::format("{}/swiattn-checkpoint verify {}/step-00000009", SWIATTN_PROGRAMS, checkpoints));
-  EXPECT_EQ(verified.code, 0) << verified.output;
-
-  const ProgramResult again = run.train("run");
-  EXPECT_EQ(again.code, 0) << again.output;
-  EXPECT_EQ(run.outcome("run"), expected);
-}
-
-TEST(ResumeRulesTest, TwoRunsCannotShareAFolder) {
-  const SmallRun run(1);
-  const pid_t child = run.start("shared");
-  while (!file_exists(run.folder("shared") + "/.lock")) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  kill(child, SIGSTOP);  // holds the lock without making progress
-  const ProgramResult second = run.train("shared");
-  kill(child, SIGCONT);
-  waitpid(child, nullptr, 0);
-  EXPECT_EQ(second.code, 2) << second.output;
 }
 
 }  // namespace

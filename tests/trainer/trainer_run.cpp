@@ -26,6 +26,7 @@ class Scribe final : public RunObserver {
       : transcript_(transcript), on_step_(on_step) {}
 
   void enter(int64_t step, std::string_view phase) override {
+    if (phase == "save") transcript_.calls.push_back(fmt::format("save {}", step));
     if (phase != "forward and backward") return;
     if (on_step_) on_step_(step);
     transcript_.calls.push_back(fmt::format("enter {}", step));
@@ -73,6 +74,8 @@ class TwoRanks final : public Communicator {
     } else if (reducing_) {  // a step's sums: NLL, counted targets, the wish to stop, …
       reducing_ = false;
       if (step_ == other_.stops) tensor.select(0, 2).fill_(1.0);
+    } else if (tensor.numel() == 1 && step_ == other_.stops_in_validation) {
+      tensor.fill_(1.0);
     }
   }
   void broadcast(at::Tensor&, int) override {}
@@ -159,7 +162,8 @@ Transcript TrainerRun::train(const std::string& name, const Options& options) co
   Trainer trainer(
       {config, *communicator, model, parameters, scribe, watchdog, &store,
        profiler ? &*profiler : nullptr, std::nullopt, captured ? &*captured : nullptr, options.lag},
-      progress, training_stream(config, tokens, 0, 1), validation_streams(config, tokens, 0, 1));
+      progress, training_stream(config, tokens, 0, 1), validation_streams(config, tokens, 0, 1),
+      options.validated);
   try {
     transcript.outcome = trainer.run();
   } catch (const Error& error) {

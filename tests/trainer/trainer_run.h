@@ -19,7 +19,7 @@ namespace swiattn {
 // memory.
 struct Transcript {
   std::vector<std::string> lines;     // metrics, validations and warnings, in order
-  std::vector<std::string> calls;     // "enter 3", "record 3", "validation 4"
+  std::vector<std::string> calls;     // "enter 3", "record 3", "validation 4", "save 5"
   std::vector<StepMetrics> steps;     // with the clock
   std::vector<std::string> told;      // sentences
   std::optional<RunOutcome> outcome;  // nothing after an error
@@ -30,10 +30,11 @@ struct Transcript {
   int64_t replays = 0;  // of micro-batches, where `captured`
 };
 
-// One step's part of a rank's conversation: what the other rank adds. Either is done to the sums.
+// One step's part of a rank's conversation: what the other rank adds to the sums.
 struct OtherRank {
-  std::vector<int64_t> spoils;  // steps whose gradients get a NaN
-  int64_t stops = 0;            // the step at which it asks to stop; 0: never
+  std::vector<int64_t> spoils = {};  // steps whose gradients get a NaN
+  int64_t stops = 0;                 // the step at which it asks to stop; 0: never
+  int64_t stops_in_validation = 0;   // the step in whose validation it does
 };
 
 // A model folder, a shard and the configuration of a run of them, in a folder of its own.
@@ -47,9 +48,10 @@ class TrainerRun {
     size_t lag = 0;
     c10::Device device = c10::kCPU;
     std::vector<std::string> overrides;
-    std::optional<OtherRank> other;  // nothing: one rank
-    bool profile = false;            // as log.profile says
-    bool captured = false;           // trains by CapturedTraining
+    std::optional<OtherRank> other;      // nothing: one rank
+    bool profile = false;                // as log.profile says
+    bool captured = false;               // trains by CapturedTraining
+    std::vector<std::string> validated;  // sets, at the step that the run goes on from
     // Called when the trainer enters the first phase of a step.
     std::function<void(int64_t step)> on_step;
   };

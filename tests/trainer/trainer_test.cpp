@@ -83,6 +83,7 @@ TEST_F(TrainerTest, ReadsAStepWhileTheNextOneIsComputedUnlessItsResultsAreNeeded
     if (step > 1 && !is_needed(step - 1)) expected.push_back(fmt::format("record {}", step - 1));
     if (is_needed(step)) expected.push_back(fmt::format("record {}", step));
     if (step % 5 == 0 || step == kSteps) expected.push_back(fmt::format("validation {}", step));
+    if (step % 7 == 0 || step == kSteps) expected.push_back(fmt::format("save {}", step));
   }
   EXPECT_EQ(train("run", 1).calls, expected);
 }
@@ -320,6 +321,44 @@ TEST_P(StopTest, SavesAndGoesOnToTheSameEnd) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Steps, StopTest, testing::Values(1, 4, 5, 6, 7, 11, 12));
+
+TEST_F(TrainerTest, LeavesAValidationInWhichItIsAskedToStopToTheNextStart) {
+  const std::vector<std::string> whole = train("whole", 0).lines;
+  for (const size_t lag : {0, 1}) {
+    SCOPED_TRACE(fmt::format("lag {}", lag));
+    const std::string name = fmt::format("stopped-{}", lag);
+    Transcript told = train(name, lag, {}, OtherRank{.stops_in_validation = 5});
+    EXPECT_EQ(told.progress.step, 5);
+    EXPECT_EQ(told.outcome, RunOutcome::kStopped);
+    EXPECT_EQ(told.calls.back(), "save 5");
+    const Transcript rest = train(name, lag);
+    EXPECT_EQ(rest.calls.front(), "validation 5");
+    EXPECT_EQ(rest.outcome, RunOutcome::kFinished);
+    told.lines.insert(told.lines.end(), rest.lines.begin(), rest.lines.end());
+    EXPECT_EQ(told.lines, whole);
+    EXPECT_EQ(run_.checkpoint(name), run_.checkpoint("whole"));
+  }
+}
+
+TEST_F(TrainerTest, SavesAtOnceWhenAskedToStopInTheLastValidation) {
+  const std::vector<std::string> whole = train("whole", 0).lines;
+  const Transcript told = train("stopped", 0, {}, OtherRank{.stops_in_validation = kSteps});
+  EXPECT_EQ(told.outcome, RunOutcome::kFinished);
+  ASSERT_GE(told.calls.size(), 3);
+  EXPECT_THAT(std::vector<std::string>(told.calls.end() - 3, told.calls.end()),
+              ElementsAre("record 12", "save 12", "validation 12"));
+  EXPECT_EQ(told.lines, whole);
+}
+
+TEST_F(TrainerTest, ValidatesOnlyOnSetsThatTheStepWasNotValidatedOn) {
+  const auto go_on = [&](const std::vector<std::string>& validated) {
+    const std::string name = fmt::format("run-{}", validated.size());
+    train(name, 0, {}, OtherRank{.stops = 5});
+    return run_.train(name, {.validated = validated}).calls.front();
+  };
+  EXPECT_EQ(go_on({}), "validation 5");
+  EXPECT_EQ(go_on({"held"}), "enter 6");
+}
 
 TEST_F(TrainerTest, TellsTheStepsBeforeOneWhoseDataCannotBeRead) {
   damage_step_9(tokens());
