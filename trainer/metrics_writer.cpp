@@ -10,20 +10,23 @@ namespace {
 
 // Whether a line was written before `resumed_step` was saved. What is no such object was torn by a
 // crash.
-bool belongs(const std::string& line, int64_t resumed_step) {
-  const Json object = Json::parse(line, nullptr, false);
-  if (!object.is_object()) return false;
-  const auto step = object.find("step");
-  return step != object.end() && step->is_number_integer() && step->get<int64_t>() <= resumed_step;
+bool belongs(const Json& line, int64_t resumed_step) {
+  if (!line.is_object()) return false;
+  const auto step = line.find("step");
+  return step != line.end() && step->is_number_integer() && step->get<int64_t>() <= resumed_step;
 }
 
-// Lines stand in the order of their steps, so that those to keep are a prefix: its size in bytes.
-uint64_t size_to_keep(const std::string& path, int64_t resumed_step) {
+// Lines stand in the order of their steps, so that those to keep are a prefix. Calls `take` with
+// each of them and returns their size in bytes.
+template <class Take>
+uint64_t take_lines_to_keep(const std::string& path, int64_t resumed_step, const Take& take) {
   std::ifstream stream(path, std::ios::binary);
   uint64_t size = 0;
-  for (std::string line; std::getline(stream, line) && !stream.eof();) {
+  for (std::string text; std::getline(stream, text) && !stream.eof();) {
+    const Json line = Json::parse(text, nullptr, false);
     if (!belongs(line, resumed_step)) break;
-    size += line.size() + 1;
+    take(line);
+    size += text.size() + 1;
   }
   return size;
 }
@@ -36,7 +39,7 @@ MetricsWriter::MetricsWriter(FileSystem& files, std::string path, int64_t resume
       path_(std::move(path)),
       log_(log),
       echo_(echo),
-      size_(size_to_keep(path_, resumed_step)) {
+      size_(take_lines_to_keep(path_, resumed_step, [](const Json&) {})) {
   if (file_exists(path_) && file_size(path_, ExitCode::kCheckpoint) != size_) {
     files_.truncate(path_, size_);
   }
@@ -74,6 +77,16 @@ void MetricsWriter::sync() {
 void MetricsWriter::report(const FileError& error) {
   if (!in_trouble_) log_.warning("{} Metrics wait in memory until it works again.", error.what());
   in_trouble_ = true;
+}
+
+std::vector<std::string> validated_sets(const std::string& path, int64_t step) {
+  std::vector<std::string> sets;
+  take_lines_to_keep(path, step, [&](const Json& line) {
+    const auto kind = line.find("kind"), name = line.find("name");
+    if (line["step"] != step || kind == line.end() || *kind != "validation") return;
+    if (name != line.end() && name->is_string()) sets.push_back(*name);
+  });
+  return sets;
 }
 
 }  // namespace swiattn

@@ -5,6 +5,7 @@
 #include <iosfwd>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/file_system.h"
 #include "base/log.h"
@@ -44,5 +45,9 @@ class MetricsWriter {
   std::string waiting_;  // lines not written yet
   bool in_trouble_ = false;
 };
+
+// The sets that a step was validated on, by the lines that a MetricsWriter keeps which goes on
+// after it.
+std::vector<std::string> validated_sets(const std::string& path, int64_t step);
 
 }  // namespace swiattn

@@ -26,18 +26,18 @@ bool is_part_of_model(const ConfigChange& change) {
 }
 
 // The model is the checkpoint's: who has changed the file since would train another one than they
-// think. Without the file the run goes on as well.
+// think. By what everybody sees in it, lest a rounding or a key without effect stops a run; without
+// the file it goes on as well.
 void refuse_another_model(const SavedCheckpoint& checkpoint, const RunConfig& config) {
   const auto& file = config.model.architecture;
   if (!file || !file_exists(*file)) return;
-  const std::string saved_file = checkpoint.path("config.json");
-  ModelConfig now = starting_model_config(config), saved = read_model_config(saved_file);
-  now.source = saved.source = {};  // in which the hybrid's own keys differ
+  const std::string now = describe_shape(read_model_config(*file));
+  const std::string saved = describe_shape(read_model_config(checkpoint.path("config.json")));
   if (now == saved) return;
   fail(ExitCode::kConfiguration,
-       "model.architecture: {} describes another model now ({}) than the one that was saved in {} "
-       "({}). Set it back, or choose another run.folder for a run of the new model.",
-       *file, describe_shape(now), saved_file, describe_shape(saved));
+       "model.architecture: {} describes another model now ({}) than the one in {} ({}). Set it "
+       "back, or choose another run.folder for a run of the new model.",
+       *file, now, checkpoint.folder(), saved);
 }
 
 // Which one CheckpointStore::newest_valid() would give, by the sizes of files alone. Throws as it.

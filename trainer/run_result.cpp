@@ -24,37 +24,22 @@ void take_step(const Json& line, RunResult& result) {
   }
 }
 
-std::optional<ValidationMetrics> validation_of(const Json& line) {
-  const auto name = line.find("name");
-  if (name == line.end() || !name->is_string()) return std::nullopt;
-  return ValidationMetrics{static_cast<int64_t>(number(line, "step").value_or(0)),
-                           name->get<std::string>(),
-                           number(line, "nll").value_or(StepMetrics::kNone),
-                           number(line, "perplexity").value_or(StepMetrics::kNone),
-                           number(line, "full_ratio").value_or(StepMetrics::kNone)};
-}
-
 void take_validation(const Json& line, RunResult& result) {
-  const auto metrics = validation_of(line);
-  if (!metrics) return;
+  const auto name = line.find("name");
+  if (name == line.end() || !name->is_string()) return;
+  const ValidationMetrics metrics{static_cast<int64_t>(number(line, "step").value_or(0)),
+                                  name->get<std::string>(),
+                                  number(line, "nll").value_or(StepMetrics::kNone),
+                                  number(line, "perplexity").value_or(StepMetrics::kNone),
+                                  number(line, "full_ratio").value_or(StepMetrics::kNone)};
   auto& sets = result.validation;
   const auto set = std::find_if(sets.begin(), sets.end(), [&](const ValidationMetrics& other) {
-    return other.name == metrics->name;
+    return other.name == metrics.name;
   });
   if (set == sets.end()) {
-    sets.push_back(*metrics);
+    sets.push_back(metrics);
   } else {
-    *set = *metrics;
-  }
-}
-
-// Calls `take` with every line that is an object and its kind.
-template <class Take>
-void for_each_line(const std::string& metrics_path, const Take& take) {
-  std::ifstream stream(metrics_path, std::ios::binary);
-  for (std::string text; std::getline(stream, text);) {
-    const Json line = Json::parse(text, nullptr, false);
-    if (line.is_object() && line.contains("kind")) take(line["kind"], line);
+    *set = metrics;
   }
 }
 
@@ -62,21 +47,16 @@ void for_each_line(const std::string& metrics_path, const Take& take) {
 
 RunResult read_run_result(const std::string& metrics_path) {
   RunResult result;
-  for_each_line(metrics_path, [&](const Json& kind, const Json& line) {
-    if (kind == "train") take_step(line, result);
-    if (kind == "validation") take_validation(line, result);
-  });
+  std::ifstream stream(metrics_path, std::ios::binary);
+  for (std::string text; std::getline(stream, text);) {
+    const Json line = Json::parse(text, nullptr, false);
+    if (!line.is_object()) continue;
+    const auto kind = line.find("kind");
+    if (kind == line.end()) continue;
+    if (*kind == "train") take_step(line, result);
+    if (*kind == "validation") take_validation(line, result);
+  }
   return result;
-}
-
-std::vector<std::string> validated_sets(const std::string& metrics_path, int64_t step) {
-  std::vector<std::string> sets;
-  for_each_line(metrics_path, [&](const Json& kind, const Json& line) {
-    if (kind != "validation") return;
-    const auto metrics = validation_of(line);
-    if (metrics && metrics->step == step) sets.push_back(metrics->name);
-  });
-  return sets;
 }
 
 }  // namespace swiattn

@@ -1,7 +1,6 @@
-// Where a run stands, read back from its metrics.jsonl: for the model card, and to go on.
+// Where a run stands, read back from its metrics.jsonl: for the model card.
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,7 +17,5 @@ struct RunResult {
 
 // Damaged lines are left out; without a file nothing is known.
 RunResult read_run_result(const std::string& metrics_path);
-// The names of the sets that a step has been validated on.
-std::vector<std::string> validated_sets(const std::string& metrics_path, int64_t step);
 
 }  // namespace swiattn

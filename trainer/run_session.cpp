@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <torch/headeronly/version.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <iostream>
@@ -63,10 +64,17 @@ struct Start {
   TrainingProgress progress;
   ModelConfig model;
   std::string tokenizer_hash;          // of the starting folder; "" when it is not known
+  bool own = false;                    // whether it is one of this run's checkpoints
+  std::vector<std::string> validated;  // the sets whose results at its step are recorded
   bool exported = false;               // what this progress is to leave behind is there
-  std::vector<std::string> validated;  // sets, at the step of this progress
 
-  bool is_finished(const RunConfig& config) const { return progress.step >= config.total_steps(); }
+  bool is_trained(const RunConfig& config) const { return progress.step >= config.total_steps(); }
+  bool is_validated(const RunConfig& config) const {
+    const auto& sets = config.data.validation;
+    return std::all_of(sets.begin(), sets.end(), [&](const ValidationSet& set) {
+      return std::find(validated.begin(), validated.end(), set.name) != validated.end();
+    });
+  }
 };
 
 // How it ended.
@@ -152,6 +160,14 @@ bool goes_back(const CheckpointStore& store, int64_t step) {
   return !steps.empty() && steps.back() > step;
 }
 
+// Whether what the run goes on from is one of its own checkpoints: --resume may name another run's.
+bool goes_on_from_own(const RootFiles& root) {
+  std::error_code missing;
+  return root.checkpoint &&
+         std::filesystem::equivalent(root.checkpoint->folder(),
+                                     root.store.path(root.checkpoint->step()), missing);
+}
+
 // Checkpoints of later steps, and an export of another state than the one that is to come, keep
 // their bytes under another name. Called when nothing more can refuse the start.
 void set_outdated_aside(RootFiles& root, int64_t step, Log& log) {
@@ -184,6 +200,7 @@ Start agree_on_start(const RunConfig& config, const std::optional<RootFiles>& ro
     text = Json{{"progress", to_json(progress)},
                 {"model", export_config(model, ExportLayout::kBase, model.dtype, {})},
                 {"tokenizer", starting_tokenizer_hash(config)},
+                {"own", goes_on_from_own(*root)},
                 {"validated", validated_sets(root->folder.metrics(), progress.step)},
                 {"exported",
                  !config.checkpoint.export_at_end || (folder_exists(root->folder.hybrid()) &&
@@ -194,8 +211,11 @@ Start agree_on_start(const RunConfig& config, const std::optional<RootFiles>& ro
   const Json json = parse_json(communicator.broadcast_text(text, 0), source, ExitCode::kInternal);
   const JsonCursor cursor(json, source, ExitCode::kInternal);
   return {progress_from_json(cursor["progress"]),
-          parse_model_config(cursor["model"].value(), source), cursor["tokenizer"].string(),
-          cursor["exported"].boolean(), json["validated"].get<std::vector<std::string>>()};
+          parse_model_config(cursor["model"].value(), source),
+          cursor["tokenizer"].string(),
+          cursor["own"].boolean(),
+          json["validated"].get<std::vector<std::string>>(),
+          cursor["exported"].boolean()};
 }
 
 // The model on this rank's device, its weights still zero.
@@ -354,7 +374,7 @@ End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
   });
   std::unique_ptr<RunObserver> observer = std::make_unique<RunObserver>();
   agree_on_root(s.communicator, [&] {
-    set_outdated_aside(*s.root, start.progress.step, s.log);
+    if (!start.is_trained(s.config)) set_outdated_aside(*s.root, start.progress.step, s.log);
     observer =
         std::make_unique<RunRecorder>(FileSystem::posix(), s.root->folder, s.config,
                                       start.progress.step, s.log, s.json ? &std::cout : nullptr);
@@ -376,7 +396,7 @@ End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
       {s.config, s.communicator, trained.model, trained.parameters, *observer, s.watchdog,
        s.root ? &s.root->store : nullptr, profiler.get(), s.facts.bf16_peak_flops,
        captured ? &*captured : nullptr, /*lag=*/s.device.is_cuda() ? size_t{1} : size_t{0}},
-      start.progress, std::move(*stream), std::move(validation), start.validated);
+      {start.progress, start.own, start.validated}, std::move(*stream), std::move(validation));
   const RunOutcome outcome = run_trainer(trainer, *observer, s);
   observer->enter(trainer.progress().step,
                   outcome == RunOutcome::kFinished ? "finished" : "stopped");
@@ -393,7 +413,9 @@ ExitCode finish(const End& end, const Start& start, const FlatParameters& parame
       "this says: mend that, and start the same command again.",
       s.config.run.folder);
   agree_on_root(s.communicator, [&] {
-    if (start.is_finished(s.config)) set_outdated_aside(*s.root, end.progress.step, s.log);
+    if (start.is_trained(s.config) && !start.exported) {
+      set_outdated_aside(*s.root, end.progress.step, s.log);
+    }
     try {
       complete(*s.root, s.config, start.model, parameters, end.progress, finished, s.log);
     } catch (const Error& error) {
@@ -437,20 +459,21 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
 
   std::vector<ConfigChange> changes = open_run(arguments, s);
   const Start start = agree_on_start(config, root, *communicator);
-  if (start.is_finished(config)) {
+  const bool trained = start.is_trained(config), validated = start.is_validated(config);
+  if (trained) {
     log.info("The run in {} is finished: {} of {} steps.", config.run.folder, start.progress.step,
              config.total_steps());
-    if (start.exported) return ExitCode::kDone;
+    if (validated && start.exported) return ExitCode::kDone;
     changes.clear();  // nothing is left to be computed otherwise
   }
   for (const ConfigChange& change : changes) {
     log.info("{} changes from {} to {}.", change.key, change.before, change.after);
   }
-  std::optional<TrainedModel> trained;
-  load_model(trained, start, s);
+  std::optional<TrainedModel> model;
+  load_model(model, start, s);
   End end{RunOutcome::kFinished, start.progress};
-  if (!start.is_finished(config)) end = train(start, *trained, s);
-  return finish(end, start, trained->parameters, s);
+  if (!trained || !validated) end = train(start, *model, s);
+  return finish(end, start, model->parameters, s);
 }
 
 }  // namespace swiattn

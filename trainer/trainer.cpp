@@ -62,8 +62,8 @@ std::vector<RoutingRow> routing_rows(const StepReport& report, bool with_router)
 
 }  // namespace
 
-Trainer::Trainer(const Parts& parts, const TrainingProgress& progress, BatchStream stream,
-                 std::vector<NamedStream> validation, std::vector<std::string> validated)
+Trainer::Trainer(const Parts& parts, StartingPoint start, BatchStream stream,
+                 std::vector<NamedStream> validation)
     : config_(parts.config),
       communicator_(parts.communicator),
       model_(parts.model),
@@ -75,21 +75,21 @@ Trainer::Trainer(const Parts& parts, const TrainingProgress& progress, BatchStre
       peak_flops_(parts.peak_flops),
       captured_(parts.captured),
       lag_(parts.lag),
-      first_step_(progress.step + 1),
+      first_step_(start.progress.step + 1),
       total_steps_(config_.total_steps()),
       schedule_(make_schedule(config_)),
       optimizer_(adamw_settings(config_), parameters_),
-      progress_(progress),
+      progress_(start.progress),
       micro_batches_(stream.micro_batches()),
-      batches_(std::move(stream), progress.step + 1),
+      batches_(std::move(stream), start.progress.step + 1),
       validation_(std::move(validation)),
-      validated_(std::move(validated)) {
+      validated_(std::move(start.validated)) {
   optimizer_.set_updates(progress_.updates);
   if (steers_ratio(config_)) {
     model_.set_gamma(progress_.gamma);
     lag_ = 0;  // every step is computed with what the ratio of the one before has made of gamma
   }
-  if (progress_.step > 0) saved_step_ = progress_.step;
+  if (start.saved) saved_step_ = progress_.step;
 }
 
 RunOutcome Trainer::run() {
@@ -102,25 +102,26 @@ RunOutcome Trainer::run() {
 }
 
 RunOutcome Trainer::run_steps() {
-  // What a stop has left of the step before the first.
+  // A step whose results are not recorded: a stop has left them out, or the keys have changed.
   if (progress_.step > 0 && validates_after(progress_.step) && validate()) return stop_here();
   validated_.clear();
   while (progress_.step < total_steps_) {
     if (profiler_ != nullptr) profiler_->before_step(next_step());
-    bool stop = step();
+    const bool stop = step();
     if (!in_flight_.empty()) continue;  // nothing below is due
+    if (stop) return stop_here();
     const int64_t done = progress_.step;
     const bool last = done == total_steps_;
-    if (stop) save();
-    finish_profile(/*run_ends=*/last || stop);
-    if (last || (validates_after(done) && !stop)) stop = validate();
-    if (last || done % config_.checkpoint.every == 0) save();
-    if (stop && !last) return stop_here();
+    finish_profile(/*run_ends=*/last);
+    if (validates_after(done) && validate()) return stop_here();
+    if (!last && done % config_.checkpoint.every == 0) save();
   }
+  save();
   return RunOutcome::kFinished;
 }
 
 RunOutcome Trainer::stop_here() {
+  save();
   finish_profile(/*run_ends=*/true);
   if (saved()) return RunOutcome::kStopped;
   throw AgreedError(
@@ -130,7 +131,9 @@ RunOutcome Trainer::stop_here() {
                   progress_.step));
 }
 
-bool Trainer::validates_after(int64_t step) const { return step % config_.validation.every == 0; }
+bool Trainer::validates_after(int64_t step) const {
+  return step >= total_steps_ || step % config_.validation.every == 0;
+}
 
 int64_t Trainer::next_step() const {
   return progress_.step + static_cast<int64_t>(in_flight_.size()) + 1;
@@ -231,7 +234,7 @@ std::unique_ptr<Watchdog::Watch> Trainer::watch_queue() {
 
 bool Trainer::needs_results(int64_t step) const {
   const auto& profile = config_.log.profile;
-  return step == total_steps_ || validates_after(step) || step % config_.checkpoint.every == 0 ||
+  return validates_after(step) || step % config_.checkpoint.every == 0 ||
          (profile && (step + 1 == profile->start || step == profile->last()));
 }
 
@@ -349,40 +352,44 @@ void Trainer::finish_profile(bool run_ends) {
 }
 
 bool Trainer::validate() {
-  const int64_t step = progress_.step;
-  bool stop = false;
+  observer_.enter(progress_.step, "validation");
+  // The answer is read a batch later, so that the device has work meanwhile.
+  std::optional<StopQuestion> asked;
   const auto goes_on = [&] {
-    if (stop || !asked_to_stop()) return true;
-    stop = true;
-    save();
-    observer_.enter(step, "validation");
-    return step == total_steps_;
+    StopQuestion next = ask_to_stop();
+    const bool stop = asked && answer(*asked);
+    asked.emplace(std::move(next));
+    return !stop;
   };
-  observer_.enter(step, "validation");
   for (NamedStream& set : validation_) {
     if (std::find(validated_.begin(), validated_.end(), set.name) != validated_.end()) continue;
     const auto result = validate_model(model_, set, communicator_, watchdog_, goes_on);
-    if (!result) break;
-    observer_.record(ValidationMetrics{step, set.name, result->nll, std::exp(result->nll),
+    if (!result) return true;
+    observer_.record(ValidationMetrics{progress_.step, set.name, result->nll, std::exp(result->nll),
                                        result->full_ratio, result->targets});
   }
-  return stop;
+  return false;
 }
 
-bool Trainer::asked_to_stop() {
-  const bool here = stop_signal() != 0;
-  if (communicator_.size() == 1) return here;
-  at::Tensor ranks = at::full({1}, here ? 1.0 : 0.0,
-                              at::TensorOptions().dtype(at::kDouble).device(parameters_.device()));
-  communicator_.all_reduce(ranks);
+Trainer::StopQuestion Trainer::ask_to_stop() {
+  const c10::Device device = parameters_.device();
+  at::Tensor ranks = at::full({1}, stop_signal() != 0 ? 1.0 : 0.0,
+                              at::TensorOptions().dtype(at::kDouble).device(device));
+  if (communicator_.size() > 1) communicator_.all_reduce(ranks);
+  const at::Tensor on_host = download(ranks);
+  return {on_host, DeviceMoment(device)};
+}
+
+bool Trainer::answer(const StopQuestion& question) {
   const Watchdog::Watch watch(watchdog_, "the other ranks to say whether they were asked to stop");
-  return ranks.item<double>() > 0;
+  question.moment.wait();
+  return question.ranks.item<double>() > 0;
 }
 
 void Trainer::save() {
   if (saved()) return;
   observer_.enter(progress_.step, "save");
-  bool saved = true;
+  bool written = true;
   watchdog_.set_timeout(config_.parallel.timeout_first);  // the others wait for rank 0's disk
   agree_on_root(communicator_, [&] {
     observer_.sync();
@@ -390,7 +397,7 @@ void Trainer::save() {
       save_training_checkpoint(*store_, FileSystem::posix(), parameters_, model_.config(), config_,
                                progress_, communicator_.size());
     } catch (const FileError& error) {
-      saved = false;
+      written = false;
       observer_.warn(fmt::format("The checkpoint of step {} was not saved; training goes on. {}",
                                  progress_.step, error.what()));
       return;
@@ -403,9 +410,9 @@ void Trainer::save() {
       observer_.warn(fmt::format("Old checkpoints were not removed. {}", error.what()));
     }
   });
-  saved = communicator_.broadcast_text(saved ? "saved" : "", 0) == "saved";
+  written = communicator_.broadcast_text(written ? "written" : "", 0) == "written";
   watchdog_.set_timeout(config_.parallel.timeout);
-  if (saved) saved_step_ = progress_.step;
+  if (written) saved_step_ = progress_.step;
 }
 
 }  // namespace swiattn

@@ -54,11 +54,15 @@ class Trainer {
     size_t lag = 0;
   };
 
-  // Begins after `progress`: 0 steps for a new run. The parameters hold the weights and moments.
-  // `validated` names the sets whose results at that step are recorded; a run that was asked to
-  // stop may have left some out.
-  Trainer(const Parts& parts, const TrainingProgress& progress, BatchStream stream,
-          std::vector<NamedStream> validation, std::vector<std::string> validated);
+  struct StartingPoint {
+    TrainingProgress progress;           // 0 steps for a new run
+    bool saved = false;                  // whether a checkpoint in `store` holds it
+    std::vector<std::string> validated;  // the sets whose results at its step are recorded
+  };
+
+  // The parameters hold the weights and moments of the starting point.
+  Trainer(const Parts& parts, StartingPoint start, BatchStream stream,
+          std::vector<NamedStream> validation);
 
   // Trains until the last step or a signal; saves at both, and in between as the configuration
   // says. Throws Error{kNumerics} when too many steps in a row are skipped.
@@ -110,14 +114,19 @@ class Trainer {
   // Writes the profile if this step is its last one, or in the middle of it if the run ends here.
   // Collective.
   void finish_profile(bool run_ends);
-  bool validates_after(int64_t step) const;
-  // On the sets that the step has not been validated on. Who asks to stop in the middle of it does
-  // not wait: the step is saved at once and, unless it is the last one, the rest left to the next
-  // start. Returns whether any rank was asked to. Collective.
-  bool validate();
-  bool asked_to_stop();  // any rank; collective
-  // Ends the run after a step that any rank was asked to stop in. Throws where it is not saved.
+  // Saves and ends the run where any rank was asked to stop. Throws where that cannot be saved.
   RunOutcome stop_here();
+  bool validates_after(int64_t step) const;
+  // On the sets that the step has not been validated on. Breaks off where any rank is asked to stop
+  // and returns whether one was; the next start does the rest. Collective.
+  bool validate();
+  // Whether any rank was asked to stop when this was called: an answer on its way. Collective.
+  struct StopQuestion {
+    at::Tensor ranks;
+    DeviceMoment moment;  // when it is there
+  };
+  StopQuestion ask_to_stop();
+  bool answer(const StopQuestion& question);
   // Where that fails, saved() stays false and training goes on. Collective.
   void save();
 

@@ -10,12 +10,12 @@ std::optional<ValidationResult> validate_model(const CausalLm& model, NamedStrea
                                                const std::function<bool()>& goes_on) {
   StepSums sums(model.config().layers, model.device());
   for (int64_t step = 1; step <= set.steps; ++step) {
+    if (!goes_on()) return std::nullopt;
     for (int64_t i = 0; i < set.stream.micro_batches(); ++i) {
       const Batch batch = set.stream.batch(step, i);
       const MicroBatch micro_batch = model.prepare(packed_tokens(batch));
       sums.add(model.evaluate(micro_batch, Branches::kTaken), micro_batch);
     }
-    if (!goes_on()) return std::nullopt;
   }
   communicator.all_reduce(sums.tensor());
   const Watchdog::Watch watch(watchdog, "the validation's results");

@@ -18,7 +18,7 @@ struct ValidationResult {
 };
 
 // Collective. Each rank takes its share of every global batch. The watchdog watches the wait for
-// the other ranks. `goes_on` is asked after every global batch, and where it says no there is no
+// the other ranks. `goes_on` is asked before every global batch, and where it says no there is no
 // result; all ranks have to get the same answer.
 std::optional<ValidationResult> validate_model(const CausalLm& model, NamedStream& set,
                                                Communicator& communicator, Watchdog& watchdog,

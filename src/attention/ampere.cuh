@@ -40,7 +40,8 @@ __device__ inline void wait_copies() {
 
 __device__ inline void init_barrier(uint64_t* barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
-               "r"(arrivals));
+               "r"(arrivals)
+               : "memory");
 }
 
 __device__ inline void arrive(uint64_t* barrier) {
@@ -48,7 +49,7 @@ __device__ inline void arrive(uint64_t* barrier) {
                : "memory");
 }
 
-// Waits until the phase of this parity has completed.
+// Waits until the phase of this parity has completed. For whole warps.
 __device__ inline void wait(uint64_t* barrier, uint32_t parity) {
   asm volatile(
       "{\n"
@@ -59,6 +60,7 @@ __device__ inline void wait(uint64_t* barrier, uint32_t parity) {
       "}\n" ::"r"(shared_address(barrier)),
       "r"(parity)
       : "memory");
+  __syncwarp();
 }
 
 // Matrix products by a warp

@@ -63,8 +63,6 @@ struct ModelConfig {
 
   int64_t qkv_size() const { return (heads + 2 * kv_heads) * head_dim; }
   int64_t parameter_count(bool with_router) const;
-
-  bool operator==(const ModelConfig&) const = default;
 };
 
 // Reads a config.json (transformers 4 or 5 keys; model_type may be one of the four or "swiattn_"

@@ -142,14 +142,17 @@ class FusedBackendTest : public testing::TestWithParam<Case> {
     compare_gate(found, library, expected, saved(route, at::kBFloat16).difference, random_rows(2));
   }
 
-  // Squares have twice the relative error of what is squared, within twice the tolerance. `rows`:
-  // those with a difference; undefined: all.
-  void expect_disagreement(const SwitchSaved& found, const SwitchSaved& library,
-                           const SwitchSaved& expected, const at::Tensor& rows) const {
-    const at::Tensor difference =
-        rows.defined() ? expected.difference.index_select(0, rows) : expected.difference;
+  // Squares have twice the relative error of what is squared: at most that of the library's
+  // difference. `rows`: those with a difference; undefined: all.
+  static void expect_disagreement(const SwitchSaved& found, const SwitchSaved& library,
+                                  const SwitchSaved& expected, const at::Tensor& rows) {
+    const auto of_rows = [&](const at::Tensor& x) {
+      return rows.defined() ? x.index_select(0, rows) : x;
+    };
+    const at::Tensor difference = of_rows(expected.difference);
     expect_as_near(found.disagreement, library.disagreement, expected.disagreement, "disagreement",
-                   2 * luck_of(difference), c_.steepness == 1 ? 2 * kTolerance : kInfinity);
+                   2 * luck_of(difference),
+                   2 * relative_error(of_rows(library.difference), difference) + kNextToNothing);
   }
 
   at::Tensor random_rows(double share) const {

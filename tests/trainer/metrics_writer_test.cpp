@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <sstream>
 
@@ -132,6 +133,23 @@ TEST_F(MetricsWriterTest, ShowsEveryLineAtOnce) {
   }
   writer.record(validation_metrics(3));
   EXPECT_EQ(lines_of(path_).back()["kind"], "validation");
+}
+
+// Of the lines that stay: not of one torn by a power cut.
+TEST_F(MetricsWriterTest, KnowsTheSetsThatAStepWasValidatedOn) {
+  const auto set = [](int64_t step, const char* name) {
+    return to_json_line(ValidationMetrics{step, name, 3.0, 20.0, 0.5});
+  };
+  std::string torn = set(2, "code");
+  torn.pop_back();
+  std::ofstream(path_) << set(1, "books") << set(1, "code")
+                       << "{\"kind\": \"validation\", \"step\": 1, \"name\": 3}\n"
+                       << "{\"kind\": 7, \"step\": 1}\n"
+                       << set(2, "books") << torn;
+  EXPECT_THAT(validated_sets(path_, 1), ElementsAre("books", "code"));
+  EXPECT_THAT(validated_sets(path_, 2), ElementsAre("books"));
+  EXPECT_THAT(validated_sets(path_, 3), IsEmpty());
+  EXPECT_THAT(validated_sets("/nowhere/metrics.jsonl", 1), IsEmpty());
 }
 
 TEST_F(MetricsWriterTest, CutsBackToTheResumedStepAndGoesOn) {

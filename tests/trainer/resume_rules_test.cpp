@@ -165,6 +165,65 @@ TEST(ResumeRulesTest, ADryRunRefusesWhatItsFolderKeepsAStartFrom) {
   expect_both_to_refuse(2, "config.yaml is a folder, where the run has a file of this name");
 }
 
+// The other run's checkpoint is not one that the same command could go on from.
+TEST(ResumeRulesTest, AStopBeforeTheFirstStepSavesARunThatGoesOnFromAnother) {
+  const ResumableRun run(1);
+  const std::string flags = "--validation.every=3 --validation.batches=20";
+  ASSERT_EQ(run.train("one", flags).code, 0);
+  const std::string file = run.folder("two") + "/metrics.jsonl";
+  const pid_t child =
+      run.start("two", flags + " --resume " + run.folder("one") + "/checkpoints/step-00000009");
+  int status = 0;
+  bool ended = false;
+  for (; !ended && !file_exists(file); ended = waitpid(child, &status, WNOHANG) == child) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  if (!ended) {
+    kill(child, SIGUSR1);
+    waitpid(child, &status, 0);
+  }
+  ASSERT_TRUE(WIFEXITED(status));
+  const int code = WEXITSTATUS(status);
+  EXPECT_TRUE(code == 75 || code == 0) << code;  // 0: it was too fast to be caught
+  const ProgramResult rest = run.train("two", flags);
+  EXPECT_EQ(rest.code, 0) << rest.output;
+  EXPECT_EQ(read_metrics(run.folder("two"), "validation").front().at("step"), 9);
+  EXPECT_EQ(read_metrics(run.folder("two"), "train").front().at("step"), 10);
+}
+
+TEST(ResumeRulesTest, TheLastCheckpointOfAnotherRunIsValidatedSavedAndExported) {
+  const ResumableRun run(1);
+  ASSERT_EQ(run.train("one").code, 0);
+  const std::string step = fmt::format("/checkpoints/step-{:08}", kSteps);
+  const ProgramResult other = run.train("two", "--resume " + run.folder("one") + step);
+  EXPECT_EQ(other.code, 0) << other.output;
+  EXPECT_EQ(read_metrics(run.folder("two"), "validation"),
+            std::vector{read_metrics(run.folder("one"), "validation").back()});
+  for (const std::string& file :
+       {step + "/model.safetensors", std::string("/hybrid/config.json")}) {
+    EXPECT_TRUE(file_exists(run.folder("two") + file)) << file;
+  }
+  EXPECT_EQ(run.train("two").code, 0);
+}
+
+TEST(ResumeRulesTest, AFinishedRunValidatesOnASetThatIsNew) {
+  const ResumableRun run(1);
+  ASSERT_EQ(run.train("run").code, 0);
+  const std::string hybrid = run.folder("run") + "/hybrid/model.safetensors";
+  const auto exported = std::filesystem::last_write_time(hybrid);
+  const std::string set = "path: " + run.root() + "/tokens.bin, eos_id: 60";
+  const ProgramResult more = run.train(
+      "run", fmt::format("'--data.validation=[{{name: held, {0}}}, {{name: new, {0}}}]'", set));
+  EXPECT_EQ(more.code, 0) << more.output;
+  const std::vector<Json> lines = read_metrics(run.folder("run"), "validation");
+  ASSERT_GE(lines.size(), 2);
+  EXPECT_EQ(lines[lines.size() - 2].at("name"), "held");
+  EXPECT_EQ(lines.back().at("name"), "new");
+  EXPECT_EQ(lines.back().at("step"), kSteps);
+  EXPECT_EQ(std::filesystem::last_write_time(hybrid), exported);
+  EXPECT_FALSE(folder_exists(run.folder("run") + "/hybrid.superseded"));
+}
+
 TEST(ResumeRulesTest, AModelChangedInItsFileIsRefused) {
   const ResumableRun run(1);
   const std::string file = run.root() + "/model.json";
@@ -179,9 +238,9 @@ TEST(ResumeRulesTest, AModelChangedInItsFileIsRefused) {
   expect("", 0, "");
   expect("--dry-run " + more, 0, "goes on");
   Json json = Json::parse(read_file(file, ExitCode::kConfiguration));
-  json["rope_theta"] = 12345.0;
+  json["num_hidden_layers"] = 7;
   std::ofstream(file) << json.dump();
-  const std::string words = "model.json describes another model now (llama: ";
+  const std::string words = "model.json describes another model now (llama: 7 layers, ";
   expect("--dry-run " + more, 2, words);
   expect(more, 2, words);
   std::filesystem::remove(file);

@@ -35,19 +35,6 @@ TEST(RunResultTest, IsTheLastStepAndTheLastOfEveryValidationSet) {
   EXPECT_EQ(result.validation[1].nll, 2.0);
 }
 
-TEST(RunResultTest, KnowsTheSetsThatAStepWasValidatedOn) {
-  const TemporaryFolder folder;
-  const std::string path = folder.file("metrics.jsonl");
-  std::ofstream(path) << to_json_line(ValidationMetrics{1, "books", 3.0, 20.0, 0.5})
-                      << to_json_line(ValidationMetrics{1, "code", 2.0, 7.0, 0.5})
-                      << "{\"kind\": \"validation\", \"step\": 1}\n"
-                      << to_json_line(ValidationMetrics{2, "code", 2.5, 12.0, 0.25});
-  EXPECT_THAT(validated_sets(path, 1), testing::ElementsAre("books", "code"));
-  EXPECT_THAT(validated_sets(path, 2), testing::ElementsAre("code"));
-  EXPECT_THAT(validated_sets(path, 3), testing::IsEmpty());
-  EXPECT_THAT(validated_sets("/nowhere/metrics.jsonl", 1), testing::IsEmpty());
-}
-
 TEST(RunResultTest, IsEmptyWithoutAFile) {
   const RunResult result = read_run_result("/nowhere/metrics.jsonl");
   EXPECT_EQ(result.full_ratio, std::nullopt);

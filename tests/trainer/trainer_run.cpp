@@ -75,7 +75,7 @@ class TwoRanks final : public Communicator {
       reducing_ = false;
       if (step_ == other_.stops) tensor.select(0, 2).fill_(1.0);
     } else if (tensor.numel() == 1 && step_ == other_.stops_in_validation) {
-      tensor.fill_(1.0);
+      if (++questions_ >= other_.at_question) tensor.fill_(1.0);
     }
   }
   void broadcast(at::Tensor&, int) override {}
@@ -85,6 +85,7 @@ class TwoRanks final : public Communicator {
  private:
   const OtherRank other_;
   int64_t step_;
+  int64_t questions_ = 0;  // in that validation
   bool reducing_ = false;  // between a step's first gradients and its sums
 };
 
@@ -162,8 +163,8 @@ Transcript TrainerRun::train(const std::string& name, const Options& options) co
   Trainer trainer(
       {config, *communicator, model, parameters, scribe, watchdog, &store,
        profiler ? &*profiler : nullptr, std::nullopt, captured ? &*captured : nullptr, options.lag},
-      progress, training_stream(config, tokens, 0, 1), validation_streams(config, tokens, 0, 1),
-      options.validated);
+      {progress, progress.step > 0, options.validated}, training_stream(config, tokens, 0, 1),
+      validation_streams(config, tokens, 0, 1));
   try {
     transcript.outcome = trainer.run();
   } catch (const Error& error) {

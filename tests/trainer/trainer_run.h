@@ -34,7 +34,8 @@ struct Transcript {
 struct OtherRank {
   std::vector<int64_t> spoils = {};  // steps whose gradients get a NaN
   int64_t stops = 0;                 // the step at which it asks to stop; 0: never
-  int64_t stops_in_validation = 0;   // the step in whose validation it does
+  int64_t stops_in_validation = 0;   // the step in whose validation it does …
+  int64_t at_question = 1;           // … from this question on whether any rank has to
 };
 
 // A model folder, a shard and the configuration of a run of them, in a folder of its own.

@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <optional>
 #include <utility>
@@ -47,6 +49,9 @@ class TrainerTest : public TrainerFixture {
   void damage_step_9(std::vector<int32_t> tokens) const {
     tokens[8 * kBatch * kLength + 5] = model().vocab_size + 7;
     write_flat_shard(run_.root() + "/tokens.bin", tokens);
+  }
+  static std::vector<std::string> last_calls(const Transcript& told, int64_t count) {
+    return {told.calls.end() - count, told.calls.end()};
   }
   // Of steps 6 to 12, which are profiled.
   Transcript end_at_the_first_skip(const std::optional<OtherRank>& other) const {
@@ -308,31 +313,10 @@ TEST_P(StopTest, SavesAndGoesOnToTheSameEnd) {
     const int64_t last = read_at_once ? asked : asked + 1;
     Transcript told = train(name, lag, {}, OtherRank{{}, asked});
     EXPECT_EQ(told.progress.step, last);
-    EXPECT_EQ(told.outcome, last == kSteps ? RunOutcome::kFinished : RunOutcome::kStopped);
-    EXPECT_THAT(run_.checkpoint(name), HasSubstr(fmt::format("\"step\": {}", last)));
-    if (last < kSteps) {
-      const Transcript rest = train(name, lag);
-      EXPECT_EQ(rest.outcome, RunOutcome::kFinished);
-      told.lines.insert(told.lines.end(), rest.lines.begin(), rest.lines.end());
-    }
-    EXPECT_EQ(told.lines, whole);
-    EXPECT_EQ(run_.checkpoint(name), run_.checkpoint("whole"));
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(Steps, StopTest, testing::Values(1, 4, 5, 6, 7, 11, 12));
-
-TEST_F(TrainerTest, LeavesAValidationInWhichItIsAskedToStopToTheNextStart) {
-  const std::vector<std::string> whole = train("whole", 0).lines;
-  for (const size_t lag : {0, 1}) {
-    SCOPED_TRACE(fmt::format("lag {}", lag));
-    const std::string name = fmt::format("stopped-{}", lag);
-    Transcript told = train(name, lag, {}, OtherRank{.stops_in_validation = 5});
-    EXPECT_EQ(told.progress.step, 5);
     EXPECT_EQ(told.outcome, RunOutcome::kStopped);
-    EXPECT_EQ(told.calls.back(), "save 5");
+    EXPECT_EQ(told.calls.back(), fmt::format("save {}", last));
+    EXPECT_THAT(run_.checkpoint(name), HasSubstr(fmt::format("\"step\": {}", last)));
     const Transcript rest = train(name, lag);
-    EXPECT_EQ(rest.calls.front(), "validation 5");
     EXPECT_EQ(rest.outcome, RunOutcome::kFinished);
     told.lines.insert(told.lines.end(), rest.lines.begin(), rest.lines.end());
     EXPECT_EQ(told.lines, whole);
@@ -340,24 +324,42 @@ TEST_F(TrainerTest, LeavesAValidationInWhichItIsAskedToStopToTheNextStart) {
   }
 }
 
-TEST_F(TrainerTest, SavesAtOnceWhenAskedToStopInTheLastValidation) {
-  const std::vector<std::string> whole = train("whole", 0).lines;
-  const Transcript told = train("stopped", 0, {}, OtherRank{.stops_in_validation = kSteps});
-  EXPECT_EQ(told.outcome, RunOutcome::kFinished);
-  ASSERT_GE(told.calls.size(), 3);
-  EXPECT_THAT(std::vector<std::string>(told.calls.end() - 3, told.calls.end()),
-              ElementsAre("record 12", "save 12", "validation 12"));
-  EXPECT_EQ(told.lines, whole);
+INSTANTIATE_TEST_SUITE_P(Steps, StopTest, testing::Values(1, 4, 5, 6, 7, 11, 12));
+
+// The third question of a validation on two sets of two batches comes when one of them is done.
+TEST_F(TrainerTest, LeavesTheRestOfAValidationInWhichItIsAskedToStopToTheNextStart) {
+  const std::string set = "path: " + run_.root() + "/tokens.bin, eos_id: 60";
+  const std::vector<std::string> sets = {
+      fmt::format("--data.validation=[{{name: a, {0}}}, {{name: b, {0}}}]", set),
+      "--validation.batches=2"};
+  const std::vector<std::string> whole = train("whole", 0, sets).lines;
+  for (const int64_t step : {int64_t{5}, kSteps}) {
+    for (const size_t lag : {0, 1}) {
+      SCOPED_TRACE(fmt::format("in the validation of step {}, lag {}", step, lag));
+      const std::string name = fmt::format("stopped-{}-{}", step, lag);
+      Transcript told =
+          train(name, lag, sets, OtherRank{.stops_in_validation = step, .at_question = 3});
+      EXPECT_EQ(told.progress.step, step);
+      EXPECT_EQ(told.outcome, RunOutcome::kStopped);
+      EXPECT_THAT(last_calls(told, 2),
+                  ElementsAre(fmt::format("validation {}", step), fmt::format("save {}", step)));
+      const Transcript rest = run_.train(name, {.lag = lag, .overrides = sets, .validated = {"a"}});
+      EXPECT_EQ(rest.calls.front(), fmt::format("validation {}", step));
+      EXPECT_EQ(rest.outcome, RunOutcome::kFinished);
+      told.lines.insert(told.lines.end(), rest.lines.begin(), rest.lines.end());
+      EXPECT_EQ(told.lines, whole);
+      EXPECT_EQ(run_.checkpoint(name), run_.checkpoint("whole"));
+    }
+  }
 }
 
-TEST_F(TrainerTest, ValidatesOnlyOnSetsThatTheStepWasNotValidatedOn) {
-  const auto go_on = [&](const std::vector<std::string>& validated) {
-    const std::string name = fmt::format("run-{}", validated.size());
-    train(name, 0, {}, OtherRank{.stops = 5});
-    return run_.train(name, {.validated = validated}).calls.front();
-  };
-  EXPECT_EQ(go_on({}), "validation 5");
-  EXPECT_EQ(go_on({"held"}), "enter 6");
+TEST_F(TrainerTest, SaysThatAStepInWhoseValidationItWasAskedToStopIsNotSaved) {
+  std::filesystem::create_directory(run_.root() + "/run");
+  std::ofstream(run_.root() + "/run/checkpoints") << "a file, in the way";
+  const Transcript told = train("run", 0, {}, OtherRank{.stops_in_validation = 5});
+  EXPECT_EQ(told.code, ExitCode::kCheckpoint);
+  EXPECT_TRUE(told.agreed);
+  EXPECT_THAT(told.error, HasSubstr("asked to stop at step 5, but its checkpoint could not be"));
 }
 
 TEST_F(TrainerTest, TellsTheStepsBeforeOneWhoseDataCannotBeRead) {
