@@ -11,7 +11,7 @@
 #include "checkpoint/checkpoint_names.h"
 #include "checkpoint/checkpoint_store.h"
 #include "checkpoint/manifest.h"
-#include "trainer/model_setup.h"
+#include "model/parameter_table.h"
 #include "trainer/run_folder.h"
 #include "trainer/training_checkpoint.h"
 
@@ -25,19 +25,36 @@ bool is_part_of_model(const ConfigChange& change) {
   return change.key == "model.rope_scaling" || change.key == "model.architecture";
 }
 
+// "model.embed_tokens.weight [61, 48]" of every tensor.
+std::vector<std::string> tensors_of(const ModelConfig& model) {
+  std::vector<std::string> tensors;
+  for (const ParameterUnit& unit : parameter_table(model, false)) {
+    for (const ParameterGroup& group : unit.groups) {
+      for (const ParameterSpec& spec : group.members) {
+        tensors.push_back(fmt::format("{} [{}]", spec.name, fmt::join(spec.shape, ", ")));
+      }
+    }
+  }
+  return tensors;
+}
+
 // The model is the checkpoint's: who has changed the file since would train another one than they
-// think. By what everybody sees in it, lest a rounding or a key without effect stops a run; without
-// the file it goes on as well.
+// think. Without the file the run goes on as well.
 void refuse_another_model(const SavedCheckpoint& checkpoint, const RunConfig& config) {
   const auto& file = config.model.architecture;
   if (!file || !file_exists(*file)) return;
-  const std::string now = describe_shape(read_model_config(*file));
-  const std::string saved = describe_shape(read_model_config(checkpoint.path("config.json")));
-  if (now == saved) return;
-  fail(ExitCode::kConfiguration,
-       "model.architecture: {} describes another model now ({}) than the one in {} ({}). Set it "
-       "back, or choose another run.folder for a run of the new model.",
-       *file, now, checkpoint.folder(), saved);
+  const std::vector<std::string> now = tensors_of(read_model_config(*file));
+  const std::vector<std::string> saved =
+      tensors_of(read_model_config(checkpoint.path("config.json")));
+  const auto [other, here] = std::mismatch(now.begin(), now.end(), saved.begin(), saved.end());
+  if (other == now.end() && here == saved.end()) return;
+  const std::string none = "nothing";
+  fail(
+      ExitCode::kConfiguration,
+      "model.architecture: {} describes another model now: it has {} where {} has {}. Set it back, "
+      "or start a new run of that model in another run.folder.",
+      *file, other == now.end() ? none : *other, checkpoint.folder(),
+      here == saved.end() ? none : *here);
 }
 
 // Which one CheckpointStore::newest_valid() would give, by the sizes of files alone. Throws as it.

@@ -21,7 +21,7 @@ SavedCheckpoint named_checkpoint(const std::string& path, const std::string& run
 // What differs from the configuration that the checkpoint was saved under. Throws
 // Error{kConfiguration} where that would change what the remaining steps compute, naming every key
 // that does, but for those that --allow-change has named; and where the file that
-// model.architecture names describes another model by now.
+// model.architecture names describes a model of other tensors by now.
 std::vector<ConfigChange> compare_configs(const SavedCheckpoint& checkpoint,
                                           const RunConfig& config,
                                           const std::vector<std::string>& allowed);

@@ -56,7 +56,7 @@ struct Surroundings {
   const DeviceFacts& facts;
   std::optional<RootFiles>& root;
   ConsoleLog& log;
-  bool json;  // records to standard output, too
+  const TrainArguments& arguments;
 };
 
 // Where the run begins, known to all ranks.
@@ -64,9 +64,10 @@ struct Start {
   TrainingProgress progress;
   ModelConfig model;
   std::string tokenizer_hash;          // of the starting folder; "" when it is not known
-  bool own = false;                    // whether it is one of this run's checkpoints
+  bool own = false;                    // whether it is one of this run's checkpoints …
+  bool newest = false;                 // … and the last of these
   std::vector<std::string> validated;  // the sets whose results at its step are recorded
-  bool exported = false;               // what this progress is to leave behind is there
+  bool exported = false;               // whether the export in the run's folder is of this progress
 
   bool is_trained(const RunConfig& config) const { return progress.step >= config.total_steps(); }
   bool is_validated(const RunConfig& config) const {
@@ -154,25 +155,19 @@ std::vector<ConfigChange> open_run(const TrainArguments& arguments, const Surrou
   return changes;
 }
 
-// Whether checkpoints of later steps are there, which going on from this one abandons.
-bool goes_back(const CheckpointStore& store, int64_t step) {
-  const std::vector<int64_t> steps = store.steps();
-  return !steps.empty() && steps.back() > step;
-}
-
-// Whether what the run goes on from is one of its own checkpoints: --resume may name another run's.
-bool goes_on_from_own(const RootFiles& root) {
+// Whether the checkpoint is the run's: --resume may name another run's.
+bool is_own(const RootFiles& root) {
   std::error_code missing;
-  return root.checkpoint &&
-         std::filesystem::equivalent(root.checkpoint->folder(),
+  return std::filesystem::equivalent(root.checkpoint->folder(),
                                      root.store.path(root.checkpoint->step()), missing);
 }
 
 // Checkpoints of later steps, and an export of another state than the one that is to come, keep
 // their bytes under another name. Called when nothing more can refuse the start.
-void set_outdated_aside(RootFiles& root, int64_t step, Log& log) {
+void set_outdated_aside(RootFiles& root, const Start& start, Log& log) {
+  const int64_t step = start.progress.step;
   root.store.set_newer_aside(step);
-  if (!folder_exists(root.folder.hybrid())) return;
+  if (start.exported || !folder_exists(root.folder.hybrid())) return;
   set_aside(FileSystem::posix(), log, root.folder.path(), "hybrid", "superseded",
             fmt::format("The run goes on from step {}, and {} is of another one.", step,
                         root.folder.hybrid()));
@@ -197,24 +192,31 @@ Start agree_on_start(const RunConfig& config, const std::optional<RootFiles>& ro
     } else {
       model = starting_model_config(config);
     }
+    const bool own = root->checkpoint && is_own(*root);
+    const bool newest = own && root->store.steps().back() == progress.step;
     text = Json{{"progress", to_json(progress)},
                 {"model", export_config(model, ExportLayout::kBase, model.dtype, {})},
                 {"tokenizer", starting_tokenizer_hash(config)},
-                {"own", goes_on_from_own(*root)},
+                {"own", own},
+                {"newest", newest},
                 {"validated", validated_sets(root->folder.metrics(), progress.step)},
-                {"exported",
-                 !config.checkpoint.export_at_end || (folder_exists(root->folder.hybrid()) &&
-                                                      !goes_back(root->store, progress.step))}}
+                {"exported", newest && progress.step >= config.total_steps() &&
+                                 folder_exists(root->folder.hybrid())}}
                .dump();
   });
   const std::string source = "rank 0's start";
   const Json json = parse_json(communicator.broadcast_text(text, 0), source, ExitCode::kInternal);
   const JsonCursor cursor(json, source, ExitCode::kInternal);
+  std::vector<std::string> validated;
+  for (size_t i = 0; i < cursor["validated"].size(); ++i) {
+    validated.push_back(cursor["validated"].at(i).string());
+  }
   return {progress_from_json(cursor["progress"]),
           parse_model_config(cursor["model"].value(), source),
           cursor["tokenizer"].string(),
           cursor["own"].boolean(),
-          json["validated"].get<std::vector<std::string>>(),
+          cursor["newest"].boolean(),
+          std::move(validated),
           cursor["exported"].boolean()};
 }
 
@@ -374,10 +376,10 @@ End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
   });
   std::unique_ptr<RunObserver> observer = std::make_unique<RunObserver>();
   agree_on_root(s.communicator, [&] {
-    if (!start.is_trained(s.config)) set_outdated_aside(*s.root, start.progress.step, s.log);
-    observer =
-        std::make_unique<RunRecorder>(FileSystem::posix(), s.root->folder, s.config,
-                                      start.progress.step, s.log, s.json ? &std::cout : nullptr);
+    set_outdated_aside(*s.root, start, s.log);
+    observer = std::make_unique<RunRecorder>(FileSystem::posix(), s.root->folder, s.config,
+                                             start.progress.step, s.log,
+                                             s.arguments.json ? &std::cout : nullptr);
   });
   std::unique_ptr<Profiler> profiler;
   if (s.root && s.config.log.profile) {
@@ -413,9 +415,6 @@ ExitCode finish(const End& end, const Start& start, const FlatParameters& parame
       "this says: mend that, and start the same command again.",
       s.config.run.folder);
   agree_on_root(s.communicator, [&] {
-    if (start.is_trained(s.config) && !start.exported) {
-      set_outdated_aside(*s.root, end.progress.step, s.log);
-    }
     try {
       complete(*s.root, s.config, start.model, parameters, end.progress, finished, s.log);
     } catch (const Error& error) {
@@ -425,8 +424,8 @@ ExitCode finish(const End& end, const Start& start, const FlatParameters& parame
   });
   if (!end.saved) throw AgreedError(ExitCode::kCheckpoint, unsaved);
   if (finished) return ExitCode::kDone;
-  s.log.info("Stopped by a signal after step {}; start the same command again to go on.",
-             end.progress.step);
+  s.log.info("Stopped by a signal after step {}; start the same command again{} to go on.",
+             end.progress.step, s.arguments.resume == "auto" ? "" : ", without --resume,");
   return ExitCode::kPreempted;
 }
 
@@ -455,15 +454,15 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
   const DeviceFacts facts = device_facts(device);
   const auto communicator = watch(make_communicator(std::move(host), device, watchdog), watchdog);
   std::optional<RootFiles> root;
-  const Surroundings s{config, *communicator, watchdog, device, facts, root, log, arguments.json};
+  const Surroundings s{config, *communicator, watchdog, device, facts, root, log, arguments};
 
   std::vector<ConfigChange> changes = open_run(arguments, s);
   const Start start = agree_on_start(config, root, *communicator);
-  const bool trained = start.is_trained(config), validated = start.is_validated(config);
-  if (trained) {
+  const bool finished = start.newest && start.is_trained(config) && start.is_validated(config);
+  if (finished) {
     log.info("The run in {} is finished: {} of {} steps.", config.run.folder, start.progress.step,
              config.total_steps());
-    if (validated && start.exported) return ExitCode::kDone;
+    if (start.exported || !config.checkpoint.export_at_end) return ExitCode::kDone;
     changes.clear();  // nothing is left to be computed otherwise
   }
   for (const ConfigChange& change : changes) {
@@ -472,7 +471,7 @@ ExitCode run_session(const TrainArguments& arguments, const MpiSession& mpi, Con
   std::optional<TrainedModel> model;
   load_model(model, start, s);
   End end{RunOutcome::kFinished, start.progress};
-  if (!trained || !validated) end = train(start, *model, s);
+  if (!finished) end = train(start, *model, s);
   return finish(end, start, model->parameters, s);
 }
 

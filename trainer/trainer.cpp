@@ -102,6 +102,8 @@ RunOutcome Trainer::run() {
 }
 
 RunOutcome Trainer::run_steps() {
+  // What goes on from another run's checkpoint is a run of its own from here on.
+  if (progress_.step > 0) save();
   // A step whose results are not recorded: a stop has left them out, or the keys have changed.
   if (progress_.step > 0 && validates_after(progress_.step) && validate()) return stop_here();
   validated_.clear();
@@ -368,7 +370,7 @@ bool Trainer::validate() {
     observer_.record(ValidationMetrics{progress_.step, set.name, result->nll, std::exp(result->nll),
                                        result->full_ratio, result->targets});
   }
-  return false;
+  return asked && answer(*asked);
 }
 
 Trainer::StopQuestion Trainer::ask_to_stop() {
@@ -411,7 +413,7 @@ void Trainer::save() {
     }
   });
   written = communicator_.broadcast_text(written ? "written" : "", 0) == "written";
-  watchdog_.set_timeout(config_.parallel.timeout);
+  if (progress_.step >= first_step_) watchdog_.set_timeout(config_.parallel.timeout);
   if (written) saved_step_ = progress_.step;
 }
 

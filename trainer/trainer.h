@@ -64,8 +64,9 @@ class Trainer {
   Trainer(const Parts& parts, StartingPoint start, BatchStream stream,
           std::vector<NamedStream> validation);
 
-  // Trains until the last step or a signal; saves at both, and in between as the configuration
-  // says. Throws Error{kNumerics} when too many steps in a row are skipped.
+  // Saves and validates the starting point where that is left; trains until the last step or a
+  // signal; saves at both, and in between as the configuration says. Throws Error{kNumerics} when
+  // too many steps in a row are skipped, and Error{kCheckpoint} where a stop cannot be saved.
   RunOutcome run();
 
   // Of the steps whose results are known: after run() all of them, after an exception those before

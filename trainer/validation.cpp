@@ -13,6 +13,11 @@ std::optional<ValidationResult> validate_model(const CausalLm& model, NamedStrea
     if (!goes_on()) return std::nullopt;
     for (int64_t i = 0; i < set.stream.micro_batches(); ++i) {
       const Batch batch = set.stream.batch(step, i);
+      // A GPU that waits for other ranks takes no more work when its queue is full.
+      std::optional<Watchdog::Watch> watch;
+      if (!model.device().is_cpu()) {
+        watch.emplace(watchdog, "the batches before to leave the GPU's queue");
+      }
       const MicroBatch micro_batch = model.prepare(packed_tokens(batch));
       sums.add(model.evaluate(micro_batch, Branches::kTaken), micro_batch);
     }

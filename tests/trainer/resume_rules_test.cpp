@@ -195,15 +195,39 @@ TEST(ResumeRulesTest, TheLastCheckpointOfAnotherRunIsValidatedSavedAndExported) 
   const ResumableRun run(1);
   ASSERT_EQ(run.train("one").code, 0);
   const std::string step = fmt::format("/checkpoints/step-{:08}", kSteps);
-  const ProgramResult other = run.train("two", "--resume " + run.folder("one") + step);
-  EXPECT_EQ(other.code, 0) << other.output;
+  const std::string resume = " --resume " + run.folder("one") + step;
+  const ProgramResult two = run.train("two", resume);
+  EXPECT_EQ(two.code, 0) << two.output;
   EXPECT_EQ(read_metrics(run.folder("two"), "validation"),
             std::vector{read_metrics(run.folder("one"), "validation").back()});
-  for (const std::string& file :
-       {step + "/model.safetensors", std::string("/hybrid/config.json")}) {
-    EXPECT_TRUE(file_exists(run.folder("two") + file)) << file;
+  const ProgramResult three = run.train("three", "--data.validation=[]" + resume);
+  EXPECT_EQ(three.code, 0) << three.output;
+  for (const char* name : {"two", "three"}) {
+    for (const std::string& file :
+         {step + "/model.safetensors", std::string("/hybrid/README.md")}) {
+      EXPECT_TRUE(file_exists(run.folder(name) + file)) << name << file;
+    }
   }
-  EXPECT_EQ(run.train("two").code, 0);
+  EXPECT_EQ(run.train("three", "--data.validation=[]").code, 0);
+  EXPECT_TRUE(read_metrics(run.folder("three"), "train").empty());
+}
+
+// Lines and checkpoints of later steps go together.
+TEST(ResumeRulesTest, ARunThatGoesBackToFewerStepsEndsThere) {
+  const ResumableRun run(1);
+  const std::string no_export = "--checkpoint.export_at_end=false ";
+  ASSERT_EQ(run.train("run", no_export).code, 0);
+  const std::string checkpoints = run.folder("run") + "/checkpoints";
+  const std::string fewer = no_export + "--train.steps=9 --allow-change train.steps ";
+  const ProgramResult back = run.train("run", fewer + "--resume " + checkpoints + "/step-00000009");
+  EXPECT_EQ(back.code, 0) << back.output;
+  for (int start = 0; start < 2; ++start) {
+    EXPECT_EQ(read_metrics(run.folder("run"), "train").back().at("step"), 9);
+    EXPECT_EQ(read_metrics(run.folder("run"), "validation").back().at("step"), 9);
+    EXPECT_TRUE(folder_exists(checkpoints + "/step-00000009"));
+    EXPECT_FALSE(folder_exists(fmt::format("{}/step-{:08}", checkpoints, kSteps)));
+    EXPECT_EQ(run.train("run", fewer).code, 0);
+  }
 }
 
 TEST(ResumeRulesTest, AFinishedRunValidatesOnASetThatIsNew) {
@@ -238,9 +262,9 @@ TEST(ResumeRulesTest, AModelChangedInItsFileIsRefused) {
   expect("", 0, "");
   expect("--dry-run " + more, 0, "goes on");
   Json json = Json::parse(read_file(file, ExitCode::kConfiguration));
-  json["num_hidden_layers"] = 7;
+  json["intermediate_size"] = 7;
   std::ofstream(file) << json.dump();
-  const std::string words = "model.json describes another model now (llama: 7 layers, ";
+  const std::string words = "model.json describes another model now: it has model.layers.0.mlp.";
   expect("--dry-run " + more, 2, words);
   expect(more, 2, words);
   std::filesystem::remove(file);

@@ -353,6 +353,14 @@ TEST_F(TrainerTest, LeavesTheRestOfAValidationInWhichItIsAskedToStopToTheNextSta
   }
 }
 
+TEST_F(TrainerTest, HearsAStopInTheLastBatchOfAValidation) {
+  const Transcript told =
+      train("run", 0, {}, OtherRank{.stops_in_validation = 5, .at_question = 2});
+  EXPECT_EQ(told.progress.step, 5);
+  EXPECT_EQ(told.outcome, RunOutcome::kStopped);
+  EXPECT_THAT(last_calls(told, 2), ElementsAre("validation 5", "save 5"));
+}
+
 TEST_F(TrainerTest, SaysThatAStepInWhoseValidationItWasAskedToStopIsNotSaved) {
   std::filesystem::create_directory(run_.root() + "/run");
   std::ofstream(run_.root() + "/run/checkpoints") << "a file, in the way";
