@@ -51,6 +51,10 @@ nlohmann::ordered_json to_json(const YamlNode& node) {
 
 }  // namespace
 
+bool RunConfig::validates_after(int64_t step) const {
+  return step > 0 && (step >= total_steps() || step % validation.every == 0);
+}
+
 int64_t RunConfig::total_steps() const {
   SWIATTN_CHECK(train.steps || train.tokens, "the configuration has no length");
   return train.steps ? *train.steps : divide_rounding_up(*train.tokens, tokens_per_step());

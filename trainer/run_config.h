@@ -235,6 +235,7 @@ struct RunConfig {
   // Of a valid configuration. A run given in tokens takes the fewest steps that reach them; spans
   // given in tokens are rounded up to whole steps, those in percent to the nearest.
   int64_t total_steps() const;
+  bool validates_after(int64_t step) const;
   int64_t warmup_steps() const;
   int64_t decay_steps() const;  // of the wsd schedule
   int64_t tokens_per_step() const { return train.global_batch * data.sequence_length; }

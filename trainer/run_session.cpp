@@ -66,7 +66,7 @@ struct Start {
   std::string tokenizer_hash;          // of the starting folder; "" when it is not known
   bool own = false;                    // whether it is one of this run's checkpoints …
   bool newest = false;                 // … and the last of these
-  std::vector<std::string> validated;  // the sets whose results at its step are recorded
+  std::vector<std::string> validated;  // where its step is to be: the sets with recorded results
   bool exported = false;               // whether the export in the run's folder is of this progress
 
   bool is_trained(const RunConfig& config) const { return progress.step >= config.total_steps(); }
@@ -199,7 +199,9 @@ Start agree_on_start(const RunConfig& config, const std::optional<RootFiles>& ro
                 {"tokenizer", starting_tokenizer_hash(config)},
                 {"own", own},
                 {"newest", newest},
-                {"validated", validated_sets(root->folder.metrics(), progress.step)},
+                {"validated", config.validates_after(progress.step)
+                                  ? validated_sets(root->folder.metrics(), progress.step)
+                                  : std::vector<std::string>()},
                 {"exported", newest && progress.step >= config.total_steps() &&
                                  folder_exists(root->folder.hybrid())}}
                .dump();

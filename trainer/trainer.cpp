@@ -105,7 +105,7 @@ RunOutcome Trainer::run_steps() {
   // What goes on from another run's checkpoint is a run of its own from here on.
   if (progress_.step > 0) save();
   // A step whose results are not recorded: a stop has left them out, or the keys have changed.
-  if (progress_.step > 0 && validates_after(progress_.step) && validate()) return stop_here();
+  if (config_.validates_after(progress_.step) && validate()) return stop_here();
   validated_.clear();
   while (progress_.step < total_steps_) {
     if (profiler_ != nullptr) profiler_->before_step(next_step());
@@ -115,7 +115,7 @@ RunOutcome Trainer::run_steps() {
     const int64_t done = progress_.step;
     const bool last = done == total_steps_;
     finish_profile(/*run_ends=*/last);
-    if (validates_after(done) && validate()) return stop_here();
+    if (config_.validates_after(done) && validate()) return stop_here();
     if (!last && done % config_.checkpoint.every == 0) save();
   }
   save();
@@ -131,10 +131,6 @@ RunOutcome Trainer::stop_here() {
       fmt::format("The run was asked to stop at step {}, but its checkpoint could not be saved; it "
                   "can be resumed from the last one that was.",
                   progress_.step));
-}
-
-bool Trainer::validates_after(int64_t step) const {
-  return step >= total_steps_ || step % config_.validation.every == 0;
 }
 
 int64_t Trainer::next_step() const {
@@ -236,7 +232,7 @@ std::unique_ptr<Watchdog::Watch> Trainer::watch_queue() {
 
 bool Trainer::needs_results(int64_t step) const {
   const auto& profile = config_.log.profile;
-  return validates_after(step) || step % config_.checkpoint.every == 0 ||
+  return config_.validates_after(step) || step % config_.checkpoint.every == 0 ||
          (profile && (step + 1 == profile->start || step == profile->last()));
 }
 

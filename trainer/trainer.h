@@ -117,7 +117,6 @@ class Trainer {
   void finish_profile(bool run_ends);
   // Saves and ends the run where any rank was asked to stop. Throws where that cannot be saved.
   RunOutcome stop_here();
-  bool validates_after(int64_t step) const;
   // On the sets that the step has not been validated on. Breaks off where any rank is asked to stop
   // and returns whether one was; the next start does the rest. Collective.
   bool validate();

@@ -1,9 +1,11 @@
 #include "resumable_run.h"
 
 #include <fmt/format.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <fstream>
 #include <thread>
 
@@ -52,6 +54,22 @@ pid_t ResumableRun::start(const std::string& name, const std::string& flags) con
     _exit(127);
   }
   return child;
+}
+
+// SIGUSR1 goes through mpirun to every rank.
+int ResumableRun::stop_when(const std::function<bool()>& seen, const std::string& name,
+                            const std::string& flags) const {
+  const pid_t child = start(name, flags);
+  int status = 0;
+  bool ended = false;
+  for (; !ended && !seen(); ended = waitpid(child, &status, WNOHANG) == child) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  if (!ended) {
+    kill(child, SIGUSR1);
+    waitpid(child, &status, 0);
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 std::string ResumableRun::outcome(const std::string& name) const {

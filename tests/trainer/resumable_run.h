@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <string>
 
 #include "../base/temporary_folder.h"
@@ -25,6 +26,11 @@ class ResumableRun {
 
   // Starts the run in a process group of its own and returns its process id.
   pid_t start(const std::string& name, const std::string& flags = "") const;
+
+  // Starts the run, asks it to stop as soon as `seen` says so, and returns its exit code: that of a
+  // whole run if it ended before.
+  int stop_when(const std::function<bool()>& seen, const std::string& name,
+                const std::string& flags = "") const;
 
   // Losses of all steps, validation included, and the hash of the weights: what must be equal.
   std::string outcome(const std::string& name) const;

@@ -171,19 +171,9 @@ TEST(ResumeRulesTest, AStopBeforeTheFirstStepSavesARunThatGoesOnFromAnother) {
   const std::string flags = "--validation.every=3 --validation.batches=20";
   ASSERT_EQ(run.train("one", flags).code, 0);
   const std::string file = run.folder("two") + "/metrics.jsonl";
-  const pid_t child =
-      run.start("two", flags + " --resume " + run.folder("one") + "/checkpoints/step-00000009");
-  int status = 0;
-  bool ended = false;
-  for (; !ended && !file_exists(file); ended = waitpid(child, &status, WNOHANG) == child) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  if (!ended) {
-    kill(child, SIGUSR1);
-    waitpid(child, &status, 0);
-  }
-  ASSERT_TRUE(WIFEXITED(status));
-  const int code = WEXITSTATUS(status);
+  const int code =
+      run.stop_when([&] { return file_exists(file); }, "two",
+                    flags + " --resume " + run.folder("one") + "/checkpoints/step-00000009");
   EXPECT_TRUE(code == 75 || code == 0) << code;  // 0: it was too fast to be caught
   const ProgramResult rest = run.train("two", flags);
   EXPECT_EQ(rest.code, 0) << rest.output;

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <csignal>
@@ -27,18 +26,12 @@ TEST_P(ResumeTest, StoppingAndResumingGivesTheSameBits) {
   const std::string expected = run.outcome("whole");
 
   // Ended on purpose in the middle: the same schedule, fewer steps asked for by a signal at once.
-  const pid_t child = run.start("stopped");
   const std::string metrics = run.folder("stopped") + "/metrics.jsonl";
-  while (!file_exists(metrics) || read_metrics(run.folder("stopped"), "train").empty()) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  // SIGUSR1 goes through mpirun to every rank.
-  kill(child, SIGUSR1);
-  int status = 0;
-  waitpid(child, &status, 0);
-  const size_t steps = read_metrics(run.folder("stopped"), "train").size();
-  if (steps < kSteps) {
-    EXPECT_EQ(WEXITSTATUS(status), 75);
+  const int code = run.stop_when(
+      [&] { return file_exists(metrics) && !read_metrics(run.folder("stopped"), "train").empty(); },
+      "stopped");
+  if (read_metrics(run.folder("stopped"), "train").size() < kSteps) {
+    EXPECT_EQ(code, 75);
   }
   const ProgramResult resumed = run.train("stopped");
   ASSERT_EQ(resumed.code, 0) << resumed.output;
@@ -58,19 +51,9 @@ TEST_P(ResumeTest, StoppingInValidationsGivesTheSameBits) {
   };
   for (const int64_t step : {2, 2, 4, 4, 6, 8, 8, kSteps, kSteps}) {
     std::filesystem::remove(file);
-    const pid_t child = run.start("stopped", flags);
-    int status = 0;
-    bool ended = false;
-    for (; !ended && !validates(step); ended = waitpid(child, &status, WNOHANG) == child) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    if (!ended) {
-      kill(child, SIGUSR1);
-      waitpid(child, &status, 0);
-    }
-    ASSERT_TRUE(WIFEXITED(status));
-    if (WEXITSTATUS(status) == 0) break;  // it was too fast to be caught
-    ASSERT_EQ(WEXITSTATUS(status), 75) << "in the validation of step " << step;
+    const int code = run.stop_when([&] { return validates(step); }, "stopped", flags);
+    if (code == 0) break;  // it was too fast to be caught
+    ASSERT_EQ(code, 75) << "in the validation of step " << step;
   }
   EXPECT_EQ(run.train("stopped", flags).code, 0);
   EXPECT_EQ(run.outcome("stopped"), run.outcome("whole"));
