@@ -74,6 +74,13 @@ std::string describe_devices(const RunConfig& config, const ModelConfig& model, 
                      describe_choices(config, model, device, *backend));
 }
 
+// "llama: 30 layers, width 576, 9/3 heads of 64, vocabulary 49152".
+std::string describe_shape(const ModelConfig& model) {
+  return fmt::format("{}: {} layers, width {}, {}/{} heads of {}, vocabulary {}",
+                     to_string(model.architecture), model.layers, model.hidden_size, model.heads,
+                     model.kv_heads, model.head_dim, model.vocab_size);
+}
+
 DryRunFact model_fact(const ModelConfig& model) {
   return {"model",
           "model",
@@ -134,8 +141,11 @@ DryRunFact start_fact(const RunConfig& config, const std::optional<SavedCheckpoi
   const std::string& folder = checkpoint->folder();
   OrderedJson value = {{"step", step}, {"checkpoint", folder}};
   if (step >= config.total_steps()) {
-    return {"start", "trains", fmt::format("no more: {} is of the last step, {}", folder, step),
-            std::move(value)};
+    return {
+        "start", "trains",
+        fmt::format("no more: {} is of the last step, {}; a start does what is missing after it",
+                    folder, step),
+        std::move(value)};
   }
   return {"start", "goes on", fmt::format("after step {}, from {}", step, folder),
           std::move(value)};

@@ -145,12 +145,6 @@ ModelConfig starting_model_config(const RunConfig& config) {
   return model;
 }
 
-std::string describe_shape(const ModelConfig& model) {
-  return fmt::format("{}: {} layers, width {}, {}/{} heads of {}, vocabulary {}",
-                     to_string(model.architecture), model.layers, model.hidden_size, model.heads,
-                     model.kv_heads, model.head_dim, model.vocab_size);
-}
-
 CausalLmOptions model_options(const RunConfig& config, const ModelConfig& model) {
   CausalLmOptions options;
   options.attention = layer_attention(config.attention, model.layers);

@@ -18,9 +18,6 @@ namespace swiattn {
 // model.architecture, with model.rope_scaling applied. `dtype` is that of the export. Throws Error.
 ModelConfig starting_model_config(const RunConfig& config);
 
-// "llama: 30 layers, width 576, 9/3 heads of 64, vocabulary 49152".
-std::string describe_shape(const ModelConfig& model);
-
 // How its layers attend, what is added to the loss and what is computed twice. Throws
 // Error{kConfiguration} where the keys do not fit the model (a full layer that it does not have).
 CausalLmOptions model_options(const RunConfig& config, const ModelConfig& model);

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "checkpoint/checkpoint_names.h"
 
 namespace swiattn {
 namespace {
@@ -64,7 +65,7 @@ bool holds_a_run(const std::string& path) {
   if (file_exists(metrics) && file_size(metrics, ExitCode::kConfiguration) > 0) return true;
   if (!folder_exists(checkpoints)) return false;
   for (const std::string& name : list_folder(checkpoints, ExitCode::kConfiguration)) {
-    if (name.starts_with("step-")) return true;
+    if (name.starts_with("step-") && !is_temporary_name(name)) return true;
   }
   return false;
 }

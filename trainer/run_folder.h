@@ -46,7 +46,8 @@ class RunFolder {
   std::optional<FolderLock> lock_;  // from the end of the constructor on
 };
 
-// Whether a run has left steps or checkpoints in a folder.
+// Whether a run has left steps or checkpoints in a folder. What a kill has left of a first save is
+// none.
 bool holds_a_run(const std::string& path);
 
 // Throws the Error{kConfiguration} that a RunFolder of a path would throw that cannot be made or

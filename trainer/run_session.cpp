@@ -107,6 +107,32 @@ void agree_on_setting(Communicator& host, const RunConfig& config, c10::Device d
   });
 }
 
+// Ranks read shards of their own hosts. Where these differ in length, the samples would not be
+// those of one order, and a validation not of as many batches everywhere.
+void agree_on_data(Communicator& communicator, const RunConfig& config, const BatchStream& stream,
+                   const std::vector<NamedStream>& validation) {
+  if (communicator.size() == 1) return;
+  std::vector<std::string> here;
+  const auto add = [&](int64_t samples, const std::string& path) {
+    here.push_back(
+        fmt::format("{} samples of {} tokens in {}", samples, config.data.sequence_length, path));
+  };
+  for (size_t i = 0; i < config.data.sources.size(); ++i) {
+    add(stream.samples(i), config.data.sources[i].path);
+  }
+  for (size_t i = 0; i < validation.size(); ++i) {
+    add(validation[i].stream.samples(0), config.data.validation[i].path);
+  }
+  const std::string of_root = communicator.broadcast_text(Json(here).dump(), 0);
+  agree(communicator, [&] {
+    const std::vector<std::string> there = Json::parse(of_root);
+    const auto [ours, roots] = std::mismatch(here.begin(), here.end(), there.begin());
+    if (ours == here.end()) return;
+    fail(ExitCode::kData,
+         "This rank finds {}, and rank 0 finds {}: give all hosts the same shards.", *ours, *roots);
+  });
+}
+
 // Between the devices of the ranks that `host` joins.
 std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Communicator> host,
                                                 c10::Device device, Watchdog& watchdog) {
@@ -120,13 +146,11 @@ std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Communicator> ho
 }
 
 void find_checkpoint(RootFiles& root, const std::string& resume) {
-  if (resume == "never") return refuse_run_in(root.folder.path());
-  if (resume != "auto") {
-    root.checkpoint = named_checkpoint(resume, root.folder.path(), CheckpointTest::kHashes);
-    return;
-  }
   root.store.remove_leftovers();
-  root.checkpoint = root.store.newest_valid();
+  if (resume == "never") return refuse_run_in(root.folder.path());
+  root.checkpoint = resume == "auto"
+                        ? root.store.newest_valid()
+                        : named_checkpoint(resume, root.folder.path(), CheckpointTest::kHashes);
 }
 
 void describe_run(const TrainArguments& arguments, RootFiles& root, const Surroundings& s) {
@@ -163,14 +187,16 @@ bool is_own(const RootFiles& root) {
 }
 
 // Checkpoints of later steps, and an export of another state than the one that is to come, keep
-// their bytes under another name. Called when nothing more can refuse the start.
+// their bytes under another name. Called when nothing more can refuse the start. The export first:
+// after a kill in between, the next start sees that one is missing, but not of which step one is.
 void set_outdated_aside(RootFiles& root, const Start& start, Log& log) {
   const int64_t step = start.progress.step;
+  if (!start.exported && folder_exists(root.folder.hybrid())) {
+    set_aside(FileSystem::posix(), log, root.folder.path(), "hybrid", "superseded",
+              fmt::format("The run goes on from step {}, and {} is of another one.", step,
+                          root.folder.hybrid()));
+  }
   root.store.set_newer_aside(step);
-  if (start.exported || !folder_exists(root.folder.hybrid())) return;
-  set_aside(FileSystem::posix(), log, root.folder.path(), "hybrid", "superseded",
-            fmt::format("The run goes on from step {}, and {} is of another one.", step,
-                        root.folder.hybrid()));
 }
 
 // Rank 0 looks for a checkpoint and tells the others what it found, so that they need none of its
@@ -376,6 +402,7 @@ End train(const Start& start, TrainedModel& trained, const Surroundings& s) {
     stream.emplace(training_stream(s.config, tokens, rank, ranks));
     validation = validation_streams(s.config, tokens, rank, ranks);
   });
+  agree_on_data(s.communicator, s.config, *stream, validation);
   std::unique_ptr<RunObserver> observer = std::make_unique<RunObserver>();
   agree_on_root(s.communicator, [&] {
     set_outdated_aside(*s.root, start, s.log);

@@ -102,8 +102,7 @@ RunOutcome Trainer::run() {
 }
 
 RunOutcome Trainer::run_steps() {
-  // What goes on from another run's checkpoint is a run of its own from here on.
-  if (progress_.step > 0) save();
+  if (progress_.step > 0) save_as_own();
   // A step whose results are not recorded: a stop has left them out, or the keys have changed.
   if (config_.validates_after(progress_.step) && validate()) return stop_here();
   validated_.clear();
@@ -122,14 +121,27 @@ RunOutcome Trainer::run_steps() {
   return RunOutcome::kFinished;
 }
 
+// What goes on from another run's checkpoint would lose its steps and records if it were started
+// again without one of its own.
+void Trainer::save_as_own() {
+  save();
+  if (saved()) return;
+  throw AgreedError(
+      ExitCode::kCheckpoint,
+      fmt::format("The run goes on from another's checkpoint of step {}, and could not save it as "
+                  "its own, as the warning before this says: mend that, and start the same command "
+                  "again.",
+                  progress_.step));
+}
+
 RunOutcome Trainer::stop_here() {
   save();
   finish_profile(/*run_ends=*/true);
   if (saved()) return RunOutcome::kStopped;
   throw AgreedError(
       ExitCode::kCheckpoint,
-      fmt::format("The run was asked to stop at step {}, but its checkpoint could not be saved; it "
-                  "can be resumed from the last one that was.",
+      fmt::format("The run was asked to stop at step {}, but its checkpoint could not be saved; "
+                  "the next start goes on from the last one that was, or from the beginning.",
                   progress_.step));
 }
 
@@ -166,6 +178,7 @@ Trainer::StepInFlight Trainer::hand_over(int64_t step) {
   observer_.enter(step, "update");
   update(step, sums);
 
+  const auto watch = watch_queue();
   const NamedRange phase(Phase::kReadBack);
   const at::Tensor on_host = download(sums.tensor());
   const int64_t recordings = captured_ != nullptr ? captured_->memory_bytes() : 0;
@@ -371,9 +384,12 @@ bool Trainer::validate() {
 
 Trainer::StopQuestion Trainer::ask_to_stop() {
   const c10::Device device = parameters_.device();
+  auto watch = watch_queue();
   at::Tensor ranks = at::full({1}, stop_signal() != 0 ? 1.0 : 0.0,
                               at::TensorOptions().dtype(at::kDouble).device(device));
+  watch.reset();
   if (communicator_.size() > 1) communicator_.all_reduce(ranks);
+  watch = watch_queue();
   const at::Tensor on_host = download(ranks);
   return {on_host, DeviceMoment(device)};
 }
@@ -396,8 +412,8 @@ void Trainer::save() {
                                progress_, communicator_.size());
     } catch (const FileError& error) {
       written = false;
-      observer_.warn(fmt::format("The checkpoint of step {} was not saved; training goes on. {}",
-                                 progress_.step, error.what()));
+      observer_.warn(
+          fmt::format("The checkpoint of step {} was not saved. {}", progress_.step, error.what()));
       return;
     }
     // After a skipped step the weights may be spoilt, and an older checkpoint the last good one.

@@ -115,6 +115,8 @@ class Trainer {
   // Writes the profile if this step is its last one, or in the middle of it if the run ends here.
   // Collective.
   void finish_profile(bool run_ends);
+  // Throws where that fails.
+  void save_as_own();
   // Saves and ends the run where any rank was asked to stop. Throws where that cannot be saved.
   RunOutcome stop_here();
   // On the sets that the step has not been validated on. Breaks off where any rank is asked to stop
@@ -127,7 +129,7 @@ class Trainer {
   };
   StopQuestion ask_to_stop();
   bool answer(const StopQuestion& question);
-  // Where that fails, saved() stays false and training goes on. Collective.
+  // Where that fails, it warns and saved() stays false. Collective.
   void save();
 
   const RunConfig& config_;

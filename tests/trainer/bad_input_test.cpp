@@ -181,6 +181,41 @@ TEST(RanksThatDiffer, AreRefusedByTheKeyInWhichTheyDo) {
   EXPECT_FALSE(folder_exists(root + "/run"));
 }
 
+// Two hosts, here two folders, of which one has a shorter shard.
+TEST(RanksThatDiffer, AreRefusedByTheShardInWhichTheyDo) {
+  const TemporaryFolder folder;
+  const std::string& root = folder.path();
+  write_small_run(root);
+  const auto write_host = [&](const std::string& host, int64_t tokens, int64_t held_out) {
+    std::filesystem::create_directory(root + "/" + host);
+    write_flat_shard(root + "/" + host + "/tokens.bin", random_documents(tokens, 61, 6));
+    write_flat_shard(root + "/" + host + "/held.bin", random_documents(held_out, 61, 7));
+  };
+  write_host("one", 3000, 900);
+  write_host("two", 3000, 700);
+  write_host("three", 2000, 900);
+  const std::string program = fmt::format(
+      "{}/swiattn-train --device cpu --config {}/run.yaml --data.sequence_length=32 "
+      "'--data.sources=[{{path: tokens.bin, eos_id: 60}}]' "
+      "'--data.validation=[{{name: held, path: held.bin, eos_id: 60}}]'",
+      SWIATTN_PROGRAMS, root);
+  for (const auto& [host, words] :
+       {std::pair("two",
+                  "Rank 1: This rank finds 21 samples of 32 tokens in held.bin, and rank 0 "
+                  "finds 28 samples of 32 tokens in held.bin"),
+        std::pair("three",
+                  "Rank 1: This rank finds 62 samples of 32 tokens in tokens.bin, and "
+                  "rank 0 finds 93 samples of 32 tokens in tokens.bin")}) {
+    const ProgramResult result = run_command(
+        fmt::format("timeout 60 mpirun --allow-run-as-root --oversubscribe -np 1 -wdir {1}/one {0} "
+                    ": -np 1 -wdir {1}/{2} {0}",
+                    program, root, host));
+    EXPECT_EQ(result.code, 3) << result.output;
+    EXPECT_NE(result.output.find(words), std::string::npos) << result.output;
+    EXPECT_FALSE(folder_exists(root + "/run/checkpoints"));
+  }
+}
+
 // --dry-run on a machine without a GPU.
 class DryRunTest : public testing::Test {
  protected:

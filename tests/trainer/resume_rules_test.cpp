@@ -181,6 +181,22 @@ TEST(ResumeRulesTest, AStopBeforeTheFirstStepSavesARunThatGoesOnFromAnother) {
   EXPECT_EQ(read_metrics(run.folder("two"), "train").front().at("step"), 10);
 }
 
+// Without one of its own, a start without --resume would begin anew.
+TEST(ResumeRulesTest, ARunThatGoesOnFromAnotherStartsOnceItHasSavedItsOwn) {
+  const ResumableRun run(1);
+  ASSERT_EQ(run.train("one").code, 0);
+  const std::string resume = "--resume " + run.folder("one") + "/checkpoints/step-00000009";
+  const ProgramResult full = run_command("ulimit -f 120; " + run.command("two", resume));
+  EXPECT_EQ(full.code, 4) << full.output;
+  EXPECT_NE(full.output.find("start the same command again"), std::string::npos) << full.output;
+  EXPECT_TRUE(read_metrics(run.folder("two"), "train").empty());
+  // What a kill leaves of that save.
+  std::filesystem::create_directory(run.folder("two") + "/checkpoints/step-00000009.tmp.0");
+  const ProgramResult again = run.train("two", resume);
+  EXPECT_EQ(again.code, 0) << again.output;
+  EXPECT_EQ(read_metrics(run.folder("two"), "train").front().at("step"), 10);
+}
+
 TEST(ResumeRulesTest, TheLastCheckpointOfAnotherRunIsValidatedSavedAndExported) {
   const ResumableRun run(1);
   ASSERT_EQ(run.train("one").code, 0);
@@ -363,7 +379,7 @@ TEST(ResumeRulesTest, AFullDiskCostsNoCommittedCheckpoint) {
 
   const ProgramResult full = run_command("ulimit -f 120; " + run.command("run"));
   EXPECT_EQ(full.code, 4) << full.output;
-  EXPECT_NE(full.output.find("was not saved; training goes on"), std::string::npos) << full.output;
+  EXPECT_NE(full.output.find("was not saved. "), std::string::npos) << full.output;
   EXPECT_NE(full.output.find("its last checkpoint could not be saved"), std::string::npos)
       << full.output;
   EXPECT_EQ(read_metrics(run.folder("run"), "train").size(), kSteps);

@@ -49,12 +49,18 @@ TEST_P(ResumeTest, StoppingInValidationsGivesTheSameBits) {
     const Json status = Json::parse(read_file(file, ExitCode::kData));
     return status["phase"] == "validation" && status["step"] == step;
   };
+  int broken_off = 0;
   for (const int64_t step : {2, 2, 4, 4, 6, 8, 8, kSteps, kSteps}) {
     std::filesystem::remove(file);
     const int code = run.stop_when([&] { return validates(step); }, "stopped", flags);
     if (code == 0) break;  // it was too fast to be caught
     ASSERT_EQ(code, 75) << "in the validation of step " << step;
+    const auto results = read_metrics(run.folder("stopped"), "validation");
+    const bool has_result = !results.empty() && results.back().at("step") == step;
+    const bool trained_on = read_metrics(run.folder("stopped"), "train").back().at("step") != step;
+    if (!has_result && !trained_on) ++broken_off;
   }
+  EXPECT_GT(broken_off, 0);
   EXPECT_EQ(run.train("stopped", flags).code, 0);
   EXPECT_EQ(run.outcome("stopped"), run.outcome("whole"));
 }

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "base/host.h"
+#include "checkpoint/checkpoint_names.h"
 #include "tests/base/fault_file_system.h"
 #include "tests/base/temporary_folder.h"
 #include "trainer/environment.h"
@@ -162,6 +163,8 @@ TEST_F(RunFolderTest, KnowsWhetherItHoldsARun) {
   EXPECT_FALSE(holds_a_run(run->path()));
   write_file(run->metrics(), "");
   fs::create_directory(run->checkpoints());
+  EXPECT_FALSE(holds_a_run(run->path()));
+  fs::create_directory(run->checkpoints() + "/" + temporary_name(1));
   EXPECT_FALSE(holds_a_run(run->path()));
   fs::create_directory(run->checkpoints() + "/step-00000001.corrupt");
   EXPECT_TRUE(holds_a_run(run->path()));

@@ -30,7 +30,8 @@ struct Transcript {
   int64_t replays = 0;  // of micro-batches, where `captured`
 };
 
-// One step's part of a rank's conversation: what the other rank adds to the sums.
+// The other rank's part of the conversation: what it adds to the sums of a step, and what it says
+// when a validation asks whether to stop.
 struct OtherRank {
   std::vector<int64_t> spoils = {};  // steps whose gradients get a NaN
   int64_t stops = 0;                 // the step at which it asks to stop; 0: never
