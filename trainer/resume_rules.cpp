@@ -112,10 +112,11 @@ SavedCheckpoint named_checkpoint(const std::string& path, const std::string& run
   const std::filesystem::path folder = std::filesystem::weakly_canonical(path).parent_path();
   if (holds_a_run(run_folder) &&
       folder != std::filesystem::weakly_canonical(checkpoints_of(run_folder))) {
-    fail(ExitCode::kConfiguration,
-         "{} holds a run already, and {} is not one of its checkpoints; choose another run.folder "
-         "for a run that goes on from there.",
-         run_folder, path);
+    fail(
+        ExitCode::kConfiguration,
+        "{} holds a run already, and {} is not one of its checkpoints; leave --resume out to go on "
+        "with that run, or choose another run.folder for one that goes on from there.",
+        run_folder, path);
   }
   return checkpoint;
 }

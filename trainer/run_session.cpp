@@ -146,11 +146,13 @@ std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Communicator> ho
 }
 
 void find_checkpoint(RootFiles& root, const std::string& resume) {
-  root.store.remove_leftovers();
   if (resume == "never") return refuse_run_in(root.folder.path());
-  root.checkpoint = resume == "auto"
-                        ? root.store.newest_valid()
-                        : named_checkpoint(resume, root.folder.path(), CheckpointTest::kHashes);
+  if (resume != "auto") {
+    root.checkpoint = named_checkpoint(resume, root.folder.path(), CheckpointTest::kHashes);
+    return;
+  }
+  root.store.remove_leftovers();
+  root.checkpoint = root.store.newest_valid();
 }
 
 void describe_run(const TrainArguments& arguments, RootFiles& root, const Surroundings& s) {

@@ -128,9 +128,9 @@ void Trainer::save_as_own() {
   if (saved()) return;
   throw AgreedError(
       ExitCode::kCheckpoint,
-      fmt::format("The run goes on from another's checkpoint of step {}, and could not save it as "
-                  "its own, as the warning before this says: mend that, and start the same command "
-                  "again.",
+      fmt::format("The run goes on from a checkpoint of step {} that is not one of its own, and "
+                  "could not save it as its own, as the warning before this says: mend that, and "
+                  "start the same command again.",
                   progress_.step));
 }
 

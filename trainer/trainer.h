@@ -66,7 +66,8 @@ class Trainer {
 
   // Saves and validates the starting point where that is left; trains until the last step or a
   // signal; saves at both, and in between as the configuration says. Throws Error{kNumerics} when
-  // too many steps in a row are skipped, and Error{kCheckpoint} where a stop cannot be saved.
+  // too many steps in a row are skipped, and Error{kCheckpoint} where a stop cannot be saved, or
+  // the start of a run that goes on from a checkpoint that is not one of its own.
   RunOutcome run();
 
   // Of the steps whose results are known: after run() all of them, after an exception those before
