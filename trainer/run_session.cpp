@@ -112,24 +112,23 @@ void agree_on_setting(Communicator& host, const RunConfig& config, c10::Device d
 void agree_on_data(Communicator& communicator, const RunConfig& config, const BatchStream& stream,
                    const std::vector<NamedStream>& validation) {
   if (communicator.size() == 1) return;
-  std::vector<std::string> here;
-  const auto add = [&](int64_t samples, const std::string& path) {
-    here.push_back(
-        fmt::format("{} samples of {} tokens in {}", samples, config.data.sequence_length, path));
+  std::string difference;  // the first
+  const auto compare = [&](const std::string& path, int64_t samples) {
+    const std::string here = std::to_string(samples);
+    const std::string on_root = communicator.broadcast_text(here, 0);
+    if (here == on_root || !difference.empty()) return;
+    difference = fmt::format("{} samples of {} tokens in {} where rank 0 finds {}", here,
+                             config.data.sequence_length, path, on_root);
   };
   for (size_t i = 0; i < config.data.sources.size(); ++i) {
-    add(stream.samples(i), config.data.sources[i].path);
+    compare(config.data.sources[i].path, stream.samples(i));
   }
   for (size_t i = 0; i < validation.size(); ++i) {
-    add(validation[i].stream.samples(0), config.data.validation[i].path);
+    compare(config.data.validation[i].path, validation[i].stream.samples(0));
   }
-  const std::string of_root = communicator.broadcast_text(Json(here).dump(), 0);
   agree(communicator, [&] {
-    const std::vector<std::string> there = Json::parse(of_root);
-    const auto [ours, roots] = std::mismatch(here.begin(), here.end(), there.begin());
-    if (ours == here.end()) return;
-    fail(ExitCode::kData,
-         "This rank finds {}, and rank 0 finds {}: give all hosts the same shards.", *ours, *roots);
+    if (difference.empty()) return;
+    fail(ExitCode::kData, "This rank finds {}: give all hosts the same shards.", difference);
   });
 }
 

@@ -115,7 +115,7 @@ RunOutcome Trainer::run_steps() {
     const bool last = done == total_steps_;
     finish_profile(/*run_ends=*/last);
     if (config_.validates_after(done) && validate()) return stop_here();
-    if (!last && done % config_.checkpoint.every == 0) save();
+    if (!last && done % config_.checkpoint.every == 0) save("; training goes on");
   }
   save();
   return RunOutcome::kFinished;
@@ -400,7 +400,7 @@ bool Trainer::answer(const StopQuestion& question) {
   return question.ranks.item<double>() > 0;
 }
 
-void Trainer::save() {
+void Trainer::save(std::string_view otherwise) {
   if (saved()) return;
   observer_.enter(progress_.step, "save");
   bool written = true;
@@ -412,8 +412,8 @@ void Trainer::save() {
                                progress_, communicator_.size());
     } catch (const FileError& error) {
       written = false;
-      observer_.warn(
-          fmt::format("The checkpoint of step {} was not saved. {}", progress_.step, error.what()));
+      observer_.warn(fmt::format("The checkpoint of step {} was not saved{}. {}", progress_.step,
+                                 otherwise, error.what()));
       return;
     }
     // After a skipped step the weights may be spoilt, and an older checkpoint the last good one.

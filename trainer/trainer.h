@@ -13,6 +13,7 @@
 #include <exception>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "data/prefetcher.h"
@@ -116,7 +117,7 @@ class Trainer {
   // Writes the profile if this step is its last one, or in the middle of it if the run ends here.
   // Collective.
   void finish_profile(bool run_ends);
-  // Throws where that fails.
+  // Saves a starting point that is not one of the run's checkpoints. Throws where that fails.
   void save_as_own();
   // Saves and ends the run where any rank was asked to stop. Throws where that cannot be saved.
   RunOutcome stop_here();
@@ -130,8 +131,9 @@ class Trainer {
   };
   StopQuestion ask_to_stop();
   bool answer(const StopQuestion& question);
-  // Where that fails, it warns and saved() stays false. Collective.
-  void save();
+  // Where that fails, it warns, saying what happens `otherwise`, and saved() stays false.
+  // Collective.
+  void save(std::string_view otherwise = "");
 
   const RunConfig& config_;
   Communicator& communicator_;

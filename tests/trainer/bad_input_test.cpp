@@ -201,11 +201,11 @@ TEST(RanksThatDiffer, AreRefusedByTheShardInWhichTheyDo) {
       SWIATTN_PROGRAMS, root);
   for (const auto& [host, words] :
        {std::pair("two",
-                  "Rank 1: This rank finds 21 samples of 32 tokens in held.bin, and rank 0 "
-                  "finds 28 samples of 32 tokens in held.bin"),
+                  "Rank 1: This rank finds 21 samples of 32 tokens in held.bin where rank 0 finds "
+                  "28: give all hosts the same shards."),
         std::pair("three",
-                  "Rank 1: This rank finds 62 samples of 32 tokens in tokens.bin, and "
-                  "rank 0 finds 93 samples of 32 tokens in tokens.bin")}) {
+                  "Rank 1: This rank finds 62 samples of 32 tokens in tokens.bin where rank 0 "
+                  "finds 93: give all hosts the same shards.")}) {
     const ProgramResult result = run_command(
         fmt::format("timeout 60 mpirun --allow-run-as-root --oversubscribe -np 1 -wdir {1}/one {0} "
                     ": -np 1 -wdir {1}/{2} {0}",
